@@ -1,0 +1,45 @@
+"""The classifier of DeepLab-v2: atrous spatial pyramid pooling."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax import lax
+
+from sean_jax.models.initializers import Initializers
+from sean_jax.models.layers import conv3x3
+
+DILATIONS = (6, 12, 18, 24)
+
+
+class ASPP(nn.Module):
+    """Sum of dilated 3×3 classifiers: ``[b, h, w, c] → [b, h, w, num_classes]``.
+
+    All four branches have parameters, so that checkpoints keep the authors' shape; the first
+    ``summed_branches`` act. The paper sums four; the authors' code returns after the second, so that the
+    branches of dilation 18 and 24 get no gradient there.
+    """
+
+    num_classes: int
+    summed_branches: int
+    init_fns: Initializers
+    dtype: Any
+    precision: lax.Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        branches = [
+            conv3x3(
+                x,
+                self.num_classes,
+                dilation=dilation,
+                name=f"branch_{i}",
+                init=self.init_fns,
+                kernel_init=self.init_fns.classifier,
+                dtype=self.dtype,
+                precision=self.precision,
+            )
+            for i, dilation in enumerate(DILATIONS)
+        ]
+        # The branches left out cost nothing: the compiler drops what nobody reads.
+        return sum(branches[1 : self.summed_branches], start=branches[0])

@@ -1,0 +1,55 @@
+"""The attention module, equations 1 and 2 of the paper."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen import initializers
+from jax import lax
+
+from sean_jax.ops.pooling import average_pool_2x2, average_pool_3x3
+from sean_jax.ops.resize import resize_bilinear
+
+POOLINGS = {"average_2x2": average_pool_2x2, "average_3x3": average_pool_3x3}
+UPSAMPLINGS = ("bilinear", "bilinear_align_corners")
+TRANSFORMS = ("after_upsampling", "before_upsampling")
+
+
+class Attention(nn.Module):
+    """A(x) = T(U(D(F(x)))): ``[b, h, w, c] → [b, h, w, 1]`` float32 in (0, 1).
+
+    D is average pooling, U bilinear upsampling back to h×w, T a 1×1 convolution to one channel without bias,
+    then a sigmoid. Pooling and interpolation are linear and act on each channel alone, so the convolution is
+    applied first: the same map from one channel instead of ``c``. Only the sigmoid's place is a choice.
+
+    Attributes:
+      pooling: ``average_2x2`` (paper) or ``average_3x3`` (authors' code).
+      upsampling: ``bilinear`` (paper) or ``bilinear_align_corners`` (authors' code).
+      transform: where T's sigmoid stands: ``after_upsampling`` (equation 1) or ``before_upsampling``.
+    """
+
+    pooling: str
+    upsampling: str
+    transform: str
+    kernel_init: initializers.Initializer
+    dtype: Any
+    precision: lax.Precision
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        conv = nn.Conv(
+            1,
+            (1, 1),
+            use_bias=False,
+            dtype=self.dtype,
+            precision=self.precision,
+            kernel_init=self.kernel_init,
+            name="conv",
+        )
+        pooled = POOLINGS[self.pooling](conv(features).astype(jnp.float32))
+        height, width = features.shape[1:3]
+        align_corners = self.upsampling == "bilinear_align_corners"
+        if self.transform == "before_upsampling":
+            return resize_bilinear(nn.sigmoid(pooled), (height, width), align_corners=align_corners)
+        return nn.sigmoid(resize_bilinear(pooled, (height, width), align_corners=align_corners))

@@ -1,0 +1,37 @@
+"""Pooling of feature maps ``[batch, height, width, channels]``."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+    """Maximum over 2×2 windows, stride 2; an odd last row or column is dropped, as PyTorch's default does."""
+    return nn.max_pool(x, (2, 2), strides=(2, 2), padding="VALID")
+
+
+def average_pool_2x2(x: jax.Array) -> jax.Array:
+    """Average over 2×2 windows, stride 2; odd sizes are rounded up and divided by the cells that exist."""
+    height, width = x.shape[1:3]
+    padding = ((0, height % 2), (0, width % 2))
+    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=padding, count_include_pad=False)
+
+
+def average_pool_3x3(x: jax.Array) -> jax.Array:
+    """Average over 3×3 windows, stride 2, padding 1, sizes rounded up.
+
+    The authors' ``AvgPool2d(3, stride=2, padding=1, ceil_mode=True)``.
+    On an axis of length n, window i starts at s = 2i − 1 and is divided by min(s + 3, n + 1) − s: one padded
+    row counts on every side, nothing beyond it. A map of 64×128 pools to 33×65.
+    """
+
+    def axis(n: int) -> tuple[int, np.ndarray]:
+        starts = 2 * np.arange(n // 2 + 1) - 1
+        overhang = int(starts[-1]) + 3 - n
+        return overhang, np.minimum(starts + 3, n + 1) - starts
+
+    (below, rows), (right, columns) = axis(x.shape[1]), axis(x.shape[2])
+    sums = lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, below), (1, right), (0, 0)))
+    return sums / jnp.asarray(np.outer(rows, columns)[..., None], x.dtype)

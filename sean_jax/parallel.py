@@ -1,0 +1,51 @@
+"""Data parallelism: the one place that knows about several devices and hosts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from sean_jax.errors import UserError
+
+AXIS = "batch"  # the mapped axis over devices; sums over the global batch are sums over it
+
+
+def devices_for(batch_size: int) -> list[jax.Device]:
+    """The devices of all hosts among which a global batch is divided, host by host.
+
+    On each host, the largest number of its devices that divides the host's share.
+
+    Raises:
+      UserError: the hosts cannot share the batch equally.
+    """
+    hosts = jax.process_count()
+    if batch_size % hosts:
+        raise UserError(f"--batch_size={batch_size} cannot be shared by {hosts} hosts; choose a multiple of {hosts}")
+    local = range(jax.local_device_count(), 0, -1)
+    count = next(n for n in local if (batch_size // hosts) % n == 0)
+    return [d for host in range(hosts) for d in [d for d in jax.devices() if d.process_index == host][:count]]
+
+
+def local_shards(devices: list[jax.Device], batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Splits this host's share ``[b, ...]`` of a batch into ``[local devices, b / devices, ...]``, in order."""
+    local = sum(d.process_index == jax.process_index() for d in devices)
+    return {name: x.reshape(local, -1, *x.shape[1:]) for name, x in batch.items()}
+
+
+def pmap_step(step: Callable[..., Any], devices: list[jax.Device]) -> Callable[..., Any]:
+    """``step(state, batch, rng) → (state, metrics)`` over ``devices``, given this host's share of the batch.
+
+    The state goes in and comes out unreplicated and is donated. An example's place in the global batch is its
+    place on its device plus the examples of the devices before it, whatever their number.
+    """
+    mapped = jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0, devices=devices
+    )
+    return lambda state, batch, rng: mapped(state, local_shards(devices, batch), rng)
+
+
+def pmap_predict(predict: Callable[..., Any], devices: list[jax.Device], **static: Any) -> Callable[..., Any]:
+    """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis."""
+    mapped = jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices, **static)
+    return lambda params, batch: mapped(params, local_shards(devices, batch))

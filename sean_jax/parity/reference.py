@@ -1,0 +1,103 @@
+"""Parity cases: reading them, and rebuilding their seeded weights and inputs with NumPy alone."""
+
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sean_jax.errors import UserError
+
+# Index inside the authors' ``features``, input and output channels; 29 and 31 are fc6 and fc7.
+_FEATURES = (
+    (0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256), (14, 256, 256),
+    (17, 256, 512), (19, 512, 512), (21, 512, 512), (23, 512, 512), (25, 512, 512), (27, 512, 512),
+    (29, 512, 1024), (31, 1024, 1024),
+)  # fmt: skip
+_SCALARS = {
+    "seed": int, "teacher_seed": int, "num_classes": int, "batch_size": int, "height": int, "width": int,
+    "noise_std": float, "attention_threshold": float, "consistency_weight": float, "learning_rate": float,
+    "weight_decay": float, "ema_decay": float, "steps": int,
+}  # fmt: skip
+
+
+class Case(NamedTuple):
+    """A parity case: its settings, and every stored array by name in ``expected``."""
+
+    seed: int
+    teacher_seed: int
+    num_classes: int
+    batch_size: int
+    height: int
+    width: int
+    noise_std: float
+    attention_threshold: float
+    consistency_weight: float
+    learning_rate: float
+    weight_decay: float
+    ema_decay: float
+    steps: int
+    expected: dict[str, np.ndarray]
+
+
+def load_case(path: str) -> Case:
+    """Reads an ``.npz`` parity case.
+
+    Raises:
+      UserError: the file is missing, is no ``.npz`` file, or lacks a setting.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"--case={path} cannot be read as an .npz file ({error}); give a parity case") from None
+    missing = sorted(_SCALARS.keys() - arrays.keys())
+    if missing:
+        raise UserError(f"--case={path} lacks {', '.join(missing)}; give a parity case")
+    scalars: dict[str, Any] = {name: convert(arrays.pop(name)) for name, convert in _SCALARS.items()}
+    return Case(**scalars, expected=arrays)
+
+
+def seeded_state_dict(seed: int, num_classes: int) -> dict[str, np.ndarray]:
+    """The case's parameters under the authors' names and PyTorch's layouts, float32, drawn in a fixed order."""
+    rng = np.random.default_rng(seed)
+
+    def normal(shape: tuple[int, ...], std: float) -> np.ndarray:
+        return (rng.standard_normal(shape) * std).astype(np.float32)
+
+    tensors = {}
+    for index, fan_in, channels in _FEATURES:
+        tensors[f"features.{index}.weight"] = normal((channels, fan_in, 3, 3), (2.0 / (9 * fan_in)) ** 0.5)
+        tensors[f"features.{index}.bias"] = normal((channels,), 0.1)
+    tensors["aconv.weight"] = normal((1, 1024, 1, 1), 0.0015)
+    for branch in range(4):
+        tensors[f"classifier.conv2d_list.{branch}.weight"] = normal((num_classes, 1024, 3, 3), 0.0005)
+        tensors[f"classifier.conv2d_list.{branch}.bias"] = normal((num_classes,), 0.1)
+    return tensors
+
+
+def seeded_batch(seed: int, num_classes: int, batch_size: int, height: int, width: int) -> dict[str, np.ndarray]:
+    """One step's inputs, channels last, drawn in a fixed order.
+
+    Returns:
+      ``source_image``, ``target_image`` ``[b, h, w, 3]`` float32, RGB, whole numbers in 0–255;
+      ``source_label`` ``[b, h, w]`` int32, class index or 255; ``student_noise``, ``teacher_noise``
+      ``[b, h, w, 3]`` float32, standard normal, RGB.
+    """
+    rng = np.random.default_rng(seed)
+    cells = (batch_size, -(-height // 8), -(-width // 8))
+
+    def enlarge(coarse: np.ndarray) -> np.ndarray:
+        return coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width]
+
+    def image() -> np.ndarray:
+        image = enlarge(rng.uniform(0, 255, (*cells, 3)))
+        return np.clip(image + rng.normal(0, 12, image.shape), 0, 255).round().astype(np.float32)
+
+    source, target = image(), image()
+    label = enlarge(rng.integers(0, num_classes, cells)).astype(np.int32)
+    label[rng.random(label.shape) < 0.1] = 255
+    noise = [rng.standard_normal(source.shape).astype(np.float32) for _ in range(2)]
+    # The cases are drawn in BGR order; this project's images are RGB.
+    rgb = [np.ascontiguousarray(x[..., ::-1]) for x in (source, target, *noise)]
+    names = ("source_image", "target_image", "student_noise", "teacher_noise")
+    return dict(zip(names, rgb, strict=True)) | {"source_label": label}

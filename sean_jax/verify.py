@@ -1,0 +1,41 @@
+"""``python -m sean_jax.verify``: recomputes what the authors' network computes on seeded weights and inputs.
+
+Prints each quantity's largest relative error ‖x − reference‖ / ‖reference‖ beside its bound and exits with
+code 1 if any is over. Float32, highest matmul precision, whatever the platform.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from sean_jax import cli
+from sean_jax.errors import UserError
+
+CASES = flags.DEFINE_multi_string("case", None, "parity case, an .npz file; may be repeated; default: those shipped")
+PARITY = pathlib.Path(__file__).parent / "parity"
+
+
+def main() -> None:
+    # JAX is imported here so that --help and bad flags answer at once.
+    from sean_jax.parity.compare import compare
+    from sean_jax.parity.reference import load_case
+
+    failed = []
+    for path in CASES.value or sorted(map(str, PARITY.glob("*.npz"))):
+        case = load_case(path)
+        print(f"{path}: {case.num_classes} classes, batch {case.batch_size}, {case.height}x{case.width} pixels")
+        print(f"  {'quantity':<44}{'largest error':>14}{'bound':>10}")
+        for check in compare(case):
+            verdict = "" if check.passed else "  OVER"
+            print(f"  {check.quantity:<44}{check.error:>14.1e}{check.bound:>10.0e}{verdict}", flush=True)
+            if not check.passed:
+                failed.append(f"{check.quantity} of {path}")
+    if failed:
+        raise UserError(f"{len(failed)} quantities differ from the reference by more than their bound: {failed[0]}, …")
+    print("all quantities agree with the reference")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    cli.run(main, "sean_jax.verify")

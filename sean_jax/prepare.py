@@ -21,6 +21,9 @@ from sean_jax.data.prepared import PreparedSet
 from sean_jax.data.sources import resolve_source_dir
 from sean_jax.errors import UserError
 
+# Faults named on the terminal.
+_SHOWN = 20
+
 
 def default_data_dir() -> str:
     """Where prepared sets are kept unless a flag says otherwise: $SEAN_JAX_DATA_DIR or ~/sean_jax_data."""
@@ -48,7 +51,9 @@ def main() -> None:
     except FaultsFoundError as error:
         faults = [{"file": fault.file, "fault": fault.fault} for fault in error.faults]
         _write_report(args.report, {**report, "label_encoding": None, "pairs": 0, "faults": faults, "prepared": None})
-        listed = "; ".join(str(fault) for fault in error.faults)
+        listed = "; ".join(str(fault) for fault in error.faults[:_SHOWN])
+        if len(faults) > _SHOWN:
+            listed += f"; and {len(faults) - _SHOWN} more, which --report=report.json lists"
         number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise UserError(f"{number}, nothing was prepared: {listed}") from None
     _write_report(args.report, {**report, **_facts(prepared), "faults": [], "prepared": str(prepared.directory)})

@@ -1,0 +1,127 @@
+"""Orbax checkpoints: the whole state of a run and its configuration, written while training goes on."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from sean_jax import rundir
+from sean_jax.errors import UserError
+from sean_jax.methods import make_method
+
+KEEP = 3  # the last few
+SCORE = "mean_iou"  # the metric an evaluated checkpoint is saved with: the teacher's, in percent
+
+
+class KeepEvaluated:
+    """Keeps the checkpoint that was evaluated last and, for oracle selection, the best one."""
+
+    def __init__(self, keep_best: bool):
+        self._keep_best = keep_best
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        scores = {i: info.metrics[SCORE] for i, info in enumerate(checkpoints) if info.metrics}
+        kept = {max(scores)} if scores else set()
+        if self._keep_best and scores:
+            kept.add(max(scores, key=lambda i: scores[i]))
+        return [i in kept for i in range(len(checkpoints))]
+
+
+class Checkpoints:
+    """The checkpoints of a run directory."""
+
+    def __init__(self, workdir: pathlib.Path, *, keep_best: bool = False, read_only: bool = False):
+        self._directory = workdir / "checkpoints"
+        policies = [checkpoint_managers.preservation_policy.LatestN(KEEP), KeepEvaluated(keep_best)]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=None if read_only else checkpoint_managers.AnyPreservationPolicy(policies),
+            best_fn=lambda metrics: metrics[SCORE],
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options)
+
+    @property
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    @property
+    def best_step(self) -> int | None:
+        """The step whose evaluated teacher scored best; None if none was evaluated."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: Any, config: dict[str, Any], score: float | None = None) -> None:
+        """Starts writing ``state``; returns when it is copied, so that the step may donate it.
+
+        Raises:
+          UserError: this or the previous checkpoint cannot be written.
+        """
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config))
+        metrics = None if score is None else {SCORE: score}
+        self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
+
+    def restore(self, step: int, like: Any, devices: Sequence[jax.Device]) -> Any:
+        """The state at ``step``, replicated on ``devices``; ``like`` has its structure, shapes and types."""
+        mesh = jax.sharding.Mesh(list(devices), ("devices",))
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(step, args=items)["state"]
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        self._guarded(self._manager.wait_until_finished)
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _guarded(self, write: Any) -> None:
+        try:
+            write()
+        except Exception as error:  # tensorstore reports disks through exceptions of many types
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"cannot write a checkpoint to {self._directory}: {reason}; the last whole checkpoint is kept: "
+                "free space there and run the same command again"
+            ) from error
+
+
+def read_weights(workdir: str | os.PathLike[str], network: str) -> tuple[Any, dict[str, Any]]:
+    """The parameters of a run's ``teacher`` or ``student`` at the checkpoint that counts, and their metadata.
+
+    That is the last one, or under oracle selection the one whose teacher scored best. The metadata are those of
+    :meth:`sean_jax.rundir.Run.weights_metadata` and the ``step``.
+    """
+    run = rundir.load(workdir)
+    segmenter = run.network()
+    method = make_method(run.config, segmenter)
+    if not (pathlib.Path(workdir) / "checkpoints").is_dir():
+        raise UserError(f"--workdir={workdir} holds no checkpoint yet; run training longer")
+    checkpoints = Checkpoints(pathlib.Path(workdir), read_only=True)
+    step = checkpoints.best_step if run.config.selection == "oracle" else checkpoints.latest_step
+    step = step if step is not None else checkpoints.latest_step
+    if step is None:
+        raise UserError(f"--workdir={workdir} holds no whole checkpoint yet; run training longer")
+    state = checkpoints.restore(step, abstract_state(method, segmenter), jax.local_devices()[:1])
+    checkpoints.close()
+    return method.networks(state)[network], run.weights_metadata() | {"step": step}
+
+
+def abstract_state(method: Any, segmenter: Any) -> Any:
+    """Structure, shapes and types of the method's state, without computing anything."""
+    return jax.eval_shape(lambda key: method.init(segmenter.init_params(key)), jax.random.key(0))

@@ -1,0 +1,169 @@
+"""The training loop: restore → step → log → evaluate → save."""
+
+import contextlib
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sean_jax import rundir, weights
+from sean_jax.checkpoints import Checkpoints, abstract_state
+from sean_jax.data.datasets import label_map
+from sean_jax.data.pipeline import training_batches
+from sean_jax.errors import UserError
+from sean_jax.methods import make_method
+from sean_jax.monitor import Monitor, final_report
+from sean_jax.parallel import devices_for, pmap_step
+from sean_jax.randomness import Purpose
+from sean_jax.scoring import Evaluation, Scorer
+from sean_jax.setup import Plan, differing_architecture, prepare_scoring, prepare_training
+
+
+def train(plan: Plan, workdir: pathlib.Path) -> None:
+    """Runs ``plan`` in ``workdir``, from the last checkpoint there to the plan's last step.
+
+    Raises:
+      UserError: bad input, a run of another configuration in ``workdir``, a full disk, a loss that is not finite.
+    """
+    config, network = plan.run.config, plan.run.network()
+    method = make_method(config, network)
+    devices = devices_for(config.batch_size)
+    leader = jax.process_index() == 0
+    say = print if leader else lambda _: None
+    say(_headline(plan, devices))
+
+    # Data first, so that bad input leaves no run directory: the source with labels, the target without.
+    source, target = prepare_training(plan, reads_target=method.reads_target, progress=leader)
+    scored = prepare_scoring(plan, progress=leader)
+    scorer = None
+    if scored is not None and config.eval_split is not None:
+        scorer = Scorer(plan.run, plan.target, config.eval_split, scored, devices)
+    else:
+        say(f"{plan.target.name} has no labelled split: nothing will be scored")
+
+    # Restore, or begin. A configuration other than the one in the directory is refused before anything is touched.
+    initial = None if rundir.exists(workdir) else method.init(_initial_params(plan, say))
+    if leader:
+        rundir.open_or_create(workdir, plan.run)
+    checkpoints = Checkpoints(workdir, keep_best=config.selection == "oracle")
+    restored_step = checkpoints.latest_step or 0
+    if restored_step:
+        state = checkpoints.restore(restored_step, abstract_state(method, network), devices)
+        say(f"resuming from step {restored_step} of {config.steps}")
+    else:
+        state = initial if initial is not None else method.init(_initial_params(plan, say))
+
+    assert config.steps is not None
+    batches = training_batches(
+        source,
+        label_map(plan.source, plan.run.label_space),
+        target,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=restored_step,
+        stop_step=config.steps,
+        loader=config.loader,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+    )
+    step_fn = pmap_step(method.step, devices)
+    rng = jax.random.key(config.seed)
+    images_per_step = config.batch_size * (2 if method.reads_target else 1)
+    monitor = Monitor(workdir, plan.run, restored_step, images_per_step, leader)
+    settings = rundir.to_json(plan.run)
+
+    with monitor, checkpoints, _sigterm() as terminated:
+        for step, batch in enumerate(batches, restored_step + 1):
+            state, metrics = step_fn(state, batch, rng)
+            monitor.step()
+
+            last, stopping = step == config.steps, terminated.is_set()
+            if step % config.log_every == 0 or last:
+                monitor.losses(step, _finite(metrics, step, checkpoints))
+
+            score = None
+            if scorer is not None and (step % config.eval_every == 0 or last):
+                networks = method.networks(state)
+                evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(networks["teacher"]))
+                monitor.evaluation(step, evaluation)
+                score = evaluation.mean_iou
+
+            # What was evaluated is saved with its score; the file is written while the next steps run.
+            if score is not None or step % config.save_every == 0 or last or stopping:
+                _finite(metrics, step, checkpoints, state)
+                checkpoints.save(step, state, settings, score)
+            if stopping:
+                break
+        checkpoints.wait()
+
+    if stopping_early := terminated.is_set() and (checkpoints.latest_step or 0) < config.steps:
+        say(f"stopped by SIGTERM after step {checkpoints.latest_step}, which is saved; the same command resumes there")
+    if leader and not stopping_early:
+        print(final_report(workdir))
+        print(f"run directory: {workdir}; pictures: {workdir / 'pictures'}")
+
+
+def _headline(plan: Plan, devices: list[jax.Device]) -> str:
+    config = plan.run.config
+    batch = f"batch {config.batch_size} on {len(devices)} of {jax.device_count()} {devices[0].platform} device(s)"
+    return (
+        f"{config.method} ({config.preset} preset): {config.source} → {config.target}, "
+        f"{len(plan.run.label_space.classes)} classes, {config.width}x{config.height} pixels, {batch}"
+    )
+
+
+def _initial_params(plan: Plan, say: Any) -> Any:
+    config = plan.run.config
+    params = plan.run.network().init_params(jax.random.fold_in(jax.random.key(config.seed), Purpose.INIT))
+    if plan.initial_weights is None:
+        if config.preset != "quick":
+            say("no --init_weights: training from scratch; the paper starts from a VGG-16 trained on ImageNet")
+        return params
+    params, report = weights.into_params(plan.initial_weights, params)
+    say(f"{config.init_weights}: {report}")
+    for difference in differing_architecture(plan.initial_weights, config):
+        say(f"attention: these weights were made in another architecture: {difference}")
+    return params
+
+
+def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None) -> dict[str, float]:
+    """The metrics as numbers.
+
+    Raises:
+      UserError: one of them, or a parameter in ``state``, is not finite.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    faulty = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
+    if not faulty and state is not None and not bool(_all_finite(state)):
+        faulty = ["a parameter is not finite"]
+    if faulty:
+        checkpoints.wait()
+        good = checkpoints.latest_step
+        kept = f"the last good checkpoint is step {good}" if good else "no checkpoint was written yet"
+        raise UserError(
+            f"training stopped at step {step}: {', '.join(faulty)}; {kept}. "
+            "Try a lower --learning_rate, --precision=float32, or look at the labels"
+        )
+    return values
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets: the loop finishes its step, saves and ends."""
+    terminated = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, previous)

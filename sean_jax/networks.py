@@ -1,0 +1,67 @@
+"""A trained network from a run directory or a weights file, ready to be applied."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+
+from sean_jax import rundir, weights
+from sean_jax.checkpoints import read_weights
+from sean_jax.config import ARCHITECTURE, Config, reference_architecture
+from sean_jax.data.classes import LabelSpace, load_label_space
+from sean_jax.errors import UserError
+from sean_jax.rundir import Run
+
+
+class Network(NamedTuple):
+    """Parameters and what is known of how they came about."""
+
+    run: Run  # of a weights file: what its metadata say, and the defaults
+    params: Any
+    step: int | None  # None for a weights file
+    origin: str
+
+
+def open_network(workdir: str | None, weights_file: str | None, network: str) -> Network:
+    """The network of a run (``teacher`` or ``student``, at the checkpoint that counts) or of a weights file.
+
+    Raises:
+      UserError: not exactly one of the two is given, or it cannot be used.
+    """
+    if (workdir is None) == (weights_file is None):
+        raise UserError("give either --workdir (a run directory) or --weights (a weights file)")
+    if workdir is not None:
+        params, metadata = read_weights(workdir, network)
+        return Network(rundir.load(workdir), params, metadata["step"], f"{pathlib.Path(workdir)}, {network}")
+    assert weights_file is not None
+    file = weights.read(weights_file)
+    run = _run_of(file, weights_file)
+    fresh = jax.eval_shape(run.network().init_params, jax.random.key(0))
+    params, report = weights.into_params(file, fresh)
+    if report.fresh:
+        raise UserError(f"--weights={weights_file} is no whole network: it lacks {', '.join(report.fresh[:3])}, …")
+    return Network(run, params, None, weights_file)
+
+
+def _run_of(file: weights.WeightsFile, path: str) -> Run:
+    metadata = weights.metadata(file)
+    architecture = metadata.get("architecture")
+    if architecture == "reference":
+        architecture = reference_architecture()
+    if not isinstance(architecture, dict) or not architecture.keys() <= set(ARCHITECTURE):
+        raise UserError(
+            f"--weights={path} does not say which architecture it is of; expected a SEAN checkpoint, the authors' or "
+            "one that port_weights wrote"
+        )
+    if "classes" in metadata:
+        space = LabelSpace.from_dict(metadata["classes"])
+    else:  # the authors' checkpoints: 19 classes for GTA-5, 16 for SYNTHIA
+        count = str(len(file.tensors["classifier.conv2d_list.0.bias"]))
+        if count not in ("19", "16", "13"):
+            raise UserError(f"--weights={path} has {count} classes and does not name them; add metadata by port_weights")
+        space = load_label_space(count)
+    size = {name: metadata[name] for name in ("height", "width") if name in metadata}
+    config = Config(
+        preset="reference", initialization="pretrained", input_convention=metadata["input_convention"], **architecture, **size
+    )
+    return Run(config, space)

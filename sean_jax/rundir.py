@@ -1,0 +1,130 @@
+"""A run directory: what is in it, and what of it a resumed run keeps."""
+
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from sean_jax.config import Config, architecture, differences
+from sean_jax.data.classes import LabelSpace
+from sean_jax.errors import UserError
+from sean_jax.models.segmenter import Segmenter
+
+
+class Run(NamedTuple):
+    """A run's resolved configuration and the label space that its network predicts."""
+
+    config: Config
+    label_space: LabelSpace
+
+    def network(self) -> Segmenter:
+        """The network that the configuration describes."""
+        assert self.config.initialization and self.config.input_convention  # resolved
+        return Segmenter(
+            num_classes=len(self.label_space.classes),
+            input_convention=self.config.input_convention,
+            initialization=self.config.initialization,
+            precision=self.config.precision,
+            **architecture(self.config),
+        )
+
+    def weights_metadata(self) -> dict[str, Any]:
+        """What travels with the network's weights: all that is needed to use them elsewhere."""
+        return {
+            "format": "sean_jax",
+            "version": 1,
+            "architecture": architecture(self.config),
+            "classes": self.label_space.to_dict(),
+            "input_convention": self.config.input_convention,
+            "height": self.config.height,
+            "width": self.config.width,
+        }
+
+
+def config_path(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir / "config.json"
+
+
+def exists(workdir: pathlib.Path) -> bool:
+    """Whether there is a run in the directory."""
+    return config_path(workdir).exists()
+
+
+def to_json(run: Run) -> dict[str, Any]:
+    """The contents of ``config.json``."""
+    settings = {name: getattr(run.config, name) for name in run.config.__dataclass_fields__}
+    return {"settings": settings, "label_space": run.label_space.to_dict()}
+
+
+def open_or_create(workdir: pathlib.Path, run: Run) -> None:
+    """Writes ``config.json``, or checks that the run already there has the same configuration.
+
+    Raises:
+      UserError: the directory holds a run of another configuration; the differing settings are named.
+    """
+    new = to_json(run)
+    if config_path(workdir).exists():
+        old = json.loads(config_path(workdir).read_text())
+        changed = differences(old["settings"], new["settings"])
+        if old["label_space"] != new["label_space"]:
+            changed.append("the label space's definition")
+        if changed:
+            raise UserError(
+                f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)}); "
+                "give the same settings to resume it, or another --workdir"
+            )
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f"--workdir={workdir} is not empty and holds no run (config.json); give another folder")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(config_path(workdir), new)
+
+
+def load(workdir: str | os.PathLike[str]) -> Run:
+    """The run in a directory.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = config_path(pathlib.Path(workdir))
+    try:
+        content = json.loads(path.read_text())
+        return Run(Config(**content["settings"]), LabelSpace.from_dict(content["label_space"]))
+    except FileNotFoundError:
+        raise UserError(f"--workdir={workdir} holds no run (config.json is missing); train one there first") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a configuration of this version ({error!r}); train anew") from None
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes JSON so that the file is either the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one object a line, a step at most once for each kind of metrics.
+
+    It holds what a run computes and no times, so that two equal runs leave equal files.
+    """
+
+    def __init__(self, path: pathlib.Path, restored_step: int):
+        """Opens the file and drops every line past ``restored_step``: those steps are taken again."""
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= restored_step]
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_bytes(b"".join(kept))
+        os.replace(temporary, path)
+        self._file = path.open("a")
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Appends a line; it is with the operating system when this returns."""
+        self._file.write(json.dumps({"step": step} | metrics) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,58 @@
+"""Pictures of what the network does: colours, heat maps, panels. NumPy and Pillow only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+Palette = Sequence[tuple[int, int, int]]
+
+# From no attention (blue) to full attention (red), as in the paper's figure 4.
+_HEAT = np.array([[0, 0, 128], [0, 64, 255], [0, 224, 224], [128, 224, 64], [255, 176, 0], [255, 32, 0], [128, 0, 0]])
+GAP = 4  # pixels between the pictures of a panel
+
+
+def colorize(classes: np.ndarray, palette: Palette) -> np.ndarray:
+    """Class indices ``[H, W]`` → RGB ``[H, W, 3]`` uint8; anything outside the palette (255) is black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    return table[classes]
+
+
+def heat_map(attention: np.ndarray) -> np.ndarray:
+    """Attention ``[H, W]`` in [0, 1] → RGB ``[H, W, 3]`` uint8, from blue to red."""
+    stops = np.linspace(0, 1, len(_HEAT))
+    return np.stack([np.interp(attention, stops, channel) for channel in _HEAT.T], -1).round().astype(np.uint8)
+
+
+def overlay(image: np.ndarray, colors: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """Blends ``colors`` over ``image``, both RGB ``[H, W, 3]`` uint8."""
+    return (image * (1 - opacity) + colors * opacity).round().astype(np.uint8)
+
+
+def kept_pixels(image: np.ndarray, attention: np.ndarray, threshold: float) -> np.ndarray:
+    """``image`` with the regions that the consistency loss leaves out (attention ≤ τ) darkened."""
+    return np.where(attention[..., None] > threshold, image, image // 4).astype(np.uint8)
+
+
+def panel(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Pictures (RGB uint8, each row of one height) side by side and below each other, on white."""
+    strips = [_join(row, axis=1) for row in rows]
+    width = max(strip.shape[1] for strip in strips)
+    strips = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips]
+    return _join(strips, axis=0)
+
+
+def _join(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    shape = list(pictures[0].shape)
+    shape[axis] = GAP
+    gap = np.full(shape, 255, np.uint8)
+    parts = [part for picture in pictures for part in (picture, gap)][:-1]
+    return np.concatenate(parts, axis)
+
+
+def palette_image(classes: np.ndarray, palette: Palette) -> Image.Image:
+    """Class indices ``[H, W]`` uint8 as a palette picture: the indices are the classes, viewers show the colours."""
+    picture = Image.fromarray(classes.astype(np.uint8), "P")
+    picture.putpalette(np.asarray(palette, np.uint8).tobytes())
+    return picture

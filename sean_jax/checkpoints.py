@@ -12,6 +12,7 @@ from orbax.checkpoint import checkpoint_managers
 from sean_jax import rundir
 from sean_jax.errors import UserError
 from sean_jax.methods import make_method
+from sean_jax.parallel import Devices
 
 KEEP = 3  # the last few
 SCORE = "mean_iou"  # the metric an evaluated checkpoint is saved with: the teacher's, in percent
@@ -65,7 +66,7 @@ class Checkpoints:
         metrics = None if score is None else {SCORE: score}
         self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
 
-    def restore(self, step: int, like: Any, devices: Sequence[jax.Device]) -> Any:
+    def restore(self, step: int, like: Any, devices: Devices) -> Any:
         """The state at ``step``, replicated on ``devices``; ``like`` has its structure, shapes and types."""
         mesh = jax.sharding.Mesh(list(devices), ("devices",))
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

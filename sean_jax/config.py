@@ -172,7 +172,7 @@ def resolve(
     values: dict[str, Any],
     *,
     default_classes: str,
-    evaluation_split: str,
+    evaluation_split: str | None,
     selection_split: str | None,
     input_convention: str | None,
 ) -> Config:
@@ -181,8 +181,8 @@ def resolve(
     Args:
       values: settings that are decided, from :func:`choose_preset`.
       default_classes: the source's label space.
-      evaluation_split, selection_split: of the target; ``selection_split`` is its labelled validation split,
-        None where it has none.
+      evaluation_split, selection_split: of the target: the labelled split it is scored on, and the one on which
+        a checkpoint may be selected; None where it has none.
       input_convention: what the initial weights want; None without weights.
 
     Raises:

@@ -29,12 +29,13 @@ PRECISION = flags.DEFINE_enum("precision", None, ["float32", "tf32", "bfloat16"]
 def main() -> None:
     import jax
 
-    from sean_jax.data.sources import default_data_dir
+    from sean_jax.data.datasets import load_dataset
     from sean_jax.metrics import format_table
     from sean_jax.networks import open_network
+    from sean_jax.prepare import default_data_dir
     from sean_jax.rundir import write_json
     from sean_jax.scoring import Scorer, describe
-    from sean_jax.setup import prepare_dataset
+    from sean_jax.setup import prepare_scoring
 
     network = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
     config = network.run.config
@@ -48,12 +49,16 @@ def main() -> None:
         "width": WIDTH.value or config.width,
         "eval_batch_size": BATCH_SIZE.value or config.eval_batch_size,
         "precision": PRECISION.value or config.precision,
-        "eval_split": SPLIT.value or (config.eval_split if same_target else None),
     }
     if changes["target"] is None:
         raise UserError("--dataset is needed: a built-in data set or a TOML file")
-    run = network.run._replace(config=dataclasses.replace(config, **changes))
-    dataset, split, prepared = prepare_dataset(run, flag="--dataset_dir")
+    dataset = load_dataset(changes["target"])
+    split = SPLIT.value or (config.eval_split if same_target else None) or dataset.evaluation_split
+    if split is None or dataset.split(split).labels is None:
+        raise UserError(f"{dataset.name} has no labels to score on in split {split}; name another --split")
+    run = network.run._replace(config=dataclasses.replace(config, **changes, eval_split=split))
+    prepared = prepare_scoring(run.config, dataset, progress=True, flag="--dataset_dir")
+    assert prepared is not None
     out = pathlib.Path(OUT.value) if OUT.value else None
     if out and not out.parent.is_dir():
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")

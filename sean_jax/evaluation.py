@@ -13,7 +13,7 @@ from sean_jax.losses import IGNORE_LABEL
 from sean_jax.metrics import confusion_matrix
 from sean_jax.models.segmenter import Segmenter
 from sean_jax.ops.resize import resize_bilinear
-from sean_jax.parallel import pmap_predict
+from sean_jax.parallel import Devices, pmap_predict
 
 
 class Example(NamedTuple):
@@ -43,7 +43,7 @@ def predict(network: Segmenter, params: Any, images: jax.Array, size: tuple[int,
 
 
 def make_evaluator(
-    network: Segmenter, devices: list[jax.Device], batch_size: int
+    network: Segmenter, devices: Devices, batch_size: int
 ) -> Callable[[Any, Iterable[Example]], np.ndarray]:
     """``(params, examples) → confusion matrix``, int64 ``[classes, classes]``, over all examples of all hosts.
 

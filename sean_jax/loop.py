@@ -18,7 +18,7 @@ from sean_jax.data.pipeline import training_batches
 from sean_jax.errors import UserError
 from sean_jax.methods import make_method
 from sean_jax.monitor import Monitor, final_report
-from sean_jax.parallel import devices_for, pmap_step
+from sean_jax.parallel import Devices, devices_for, pmap_step
 from sean_jax.randomness import Purpose
 from sean_jax.scoring import Evaluation, Scorer
 from sean_jax.setup import Plan, differing_architecture, prepare_scoring, prepare_training
@@ -39,7 +39,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
 
     # Data first, so that bad input leaves no run directory: the source with labels, the target without.
     source, target = prepare_training(plan, reads_target=method.reads_target, progress=leader)
-    scored = prepare_scoring(plan, progress=leader)
+    scored = prepare_scoring(config, plan.target, progress=leader)
     scorer = None
     if scored is not None and config.eval_split is not None:
         scorer = Scorer(plan.run, plan.target, config.eval_split, scored, devices)
@@ -108,7 +108,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
         print(f"run directory: {workdir}; pictures: {workdir / 'pictures'}")
 
 
-def _headline(plan: Plan, devices: list[jax.Device]) -> str:
+def _headline(plan: Plan, devices: Devices) -> str:
     config = plan.run.config
     batch = f"batch {config.batch_size} on {len(devices)} of {jax.device_count()} {devices[0].platform} device(s)"
     return (

@@ -58,10 +58,16 @@ def _run_of(file: weights.WeightsFile, path: str) -> Run:
     else:  # the authors' checkpoints: 19 classes for GTA-5, 16 for SYNTHIA
         count = str(len(file.tensors["classifier.conv2d_list.0.bias"]))
         if count not in ("19", "16", "13"):
-            raise UserError(f"--weights={path} has {count} classes and does not name them; add metadata by port_weights")
+            raise UserError(
+                f"--weights={path} has {count} classes and does not name them; add metadata by port_weights"
+            )
         space = load_label_space(count)
     size = {name: metadata[name] for name in ("height", "width") if name in metadata}
     config = Config(
-        preset="reference", initialization="pretrained", input_convention=metadata["input_convention"], **architecture, **size
+        preset="reference",
+        initialization="pretrained",
+        input_convention=metadata["input_convention"],
+        **architecture,
+        **size,
     )
     return Run(config, space)

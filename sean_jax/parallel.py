@@ -8,10 +8,12 @@ import numpy as np
 
 from sean_jax.errors import UserError
 
+Devices = list[Any]  # of jax.Device, which type checkers take for a variable
+
 AXIS = "batch"  # the mapped axis over devices; sums over the global batch are sums over it
 
 
-def devices_for(batch_size: int) -> list[jax.Device]:
+def devices_for(batch_size: int) -> Devices:
     """The devices of all hosts among which a global batch is divided, host by host.
 
     On each host, the largest number of its devices that divides the host's share.
@@ -27,13 +29,13 @@ def devices_for(batch_size: int) -> list[jax.Device]:
     return [d for host in range(hosts) for d in [d for d in jax.devices() if d.process_index == host][:count]]
 
 
-def local_shards(devices: list[jax.Device], batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def local_shards(devices: Devices, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Splits this host's share ``[b, ...]`` of a batch into ``[local devices, b / devices, ...]``, in order."""
     local = sum(d.process_index == jax.process_index() for d in devices)
     return {name: x.reshape(local, -1, *x.shape[1:]) for name, x in batch.items()}
 
 
-def pmap_step(step: Callable[..., Any], devices: list[jax.Device]) -> Callable[..., Any]:
+def pmap_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     """``step(state, batch, rng) → (state, metrics)`` over ``devices``, given this host's share of the batch.
 
     The state goes in and comes out unreplicated and is donated. An example's place in the global batch is its
@@ -45,7 +47,7 @@ def pmap_step(step: Callable[..., Any], devices: list[jax.Device]) -> Callable[.
     return lambda state, batch, rng: mapped(state, local_shards(devices, batch), rng)
 
 
-def pmap_predict(predict: Callable[..., Any], devices: list[jax.Device], **static: Any) -> Callable[..., Any]:
+def pmap_predict(predict: Callable[..., Any], devices: Devices, **static: Any) -> Callable[..., Any]:
     """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis."""
     mapped = jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices, **static)
     return lambda params, batch: mapped(params, local_shards(devices, batch))

@@ -33,9 +33,8 @@ class Job(NamedTuple):
 
 
 def main() -> None:
-    for flag in (INPUT, OUTPUT):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is needed; see --help")
+    if not INPUT.value or not OUTPUT.value:
+        raise UserError("--input (file, folder or glob) and --output (folder) are needed; see --help")
     jobs = find_images(INPUT.value, pathlib.Path(OUTPUT.value))
 
     import jax
@@ -82,7 +81,9 @@ def find_images(pattern: str, output: pathlib.Path) -> list[Job]:
         files = sorted(pathlib.Path(p) for p in glob.glob(pattern, recursive=True) if pathlib.Path(p).is_file())
         root = None
     if not files:
-        raise UserError(f"--input={pattern} names no image; expected a file, a folder or a glob of {', '.join(SUFFIXES)}")
+        raise UserError(
+            f"--input={pattern} names no image; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
+        )
     jobs = [Job(p, output / (p.relative_to(root) if root else pathlib.Path(p.name)).with_suffix("")) for p in files]
     seen: dict[pathlib.Path, pathlib.Path] = {}
     for job in jobs:

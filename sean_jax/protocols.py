@@ -9,7 +9,8 @@ from sean_jax.errors import UserError
 from sean_jax.metrics import summarize
 
 _CCA_MERGES = {
-    "wall": "building", "fence": "building", "pole": "building", "terrain": "vegetation", "truck": "bus", "train": "bus",
+    "wall": "building", "fence": "building", "pole": "building",
+    "terrain": "vegetation", "truck": "bus", "train": "bus",
 }  # fmt: skip
 
 

@@ -19,7 +19,8 @@ class Run(NamedTuple):
 
     def network(self) -> Segmenter:
         """The network that the configuration describes."""
-        assert self.config.initialization and self.config.input_convention  # resolved
+        assert self.config.initialization is not None
+        assert self.config.input_convention is not None
         return Segmenter(
             num_classes=len(self.label_space.classes),
             input_convention=self.config.input_convention,

@@ -13,6 +13,7 @@ from sean_jax.data.datasets import Dataset, label_map
 from sean_jax.data.pipeline import evaluation_examples
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.evaluation import Example, make_evaluator, predict
+from sean_jax.parallel import Devices
 from sean_jax.protocols import score
 from sean_jax.rundir import Run
 
@@ -22,7 +23,7 @@ PICTURES = 4  # examples in a panel
 class Scorer:
     """Evaluates networks on one prepared labelled split of a data set."""
 
-    def __init__(self, run: Run, dataset: Dataset, split: str, prepared: PreparedSet, devices: list[jax.Device]):
+    def __init__(self, run: Run, dataset: Dataset, split: str, prepared: PreparedSet, devices: Devices):
         self._run, self._dataset, self._split, self._prepared = run, dataset, split, prepared
         self._map = label_map(dataset, run.label_space)
         self._network = run.network()
@@ -35,11 +36,11 @@ class Scorer:
             Example, evaluation_examples(self._prepared, self._map, loader=self._run.config.loader)
         )
 
-    def evaluate(self, networks: dict[str, Any], step: int, protocol: str = "all") -> dict[str, dict[str, Any]]:
+    def evaluate(self, networks: dict[str, Any], step: int | None, protocol: str = "all") -> dict[str, dict[str, Any]]:
         """Scores of each network in percent, with confusion matrix and stamp, by the network's name."""
         return {name: self._evaluate(name, params, step, protocol) for name, params in networks.items()}
 
-    def _evaluate(self, network: str, params: Any, step: int, protocol: str) -> dict[str, Any]:
+    def _evaluate(self, network: str, params: Any, step: int | None, protocol: str) -> dict[str, Any]:
         host_share = itertools.islice(self.examples(), jax.process_index(), None, jax.process_count())
         confusion = self._confusion(params, host_share)
         config, classes = self._run.config, self._run.label_space.classes
@@ -93,5 +94,6 @@ def describe(scores: dict[str, Any]) -> str:
     """One line that says what a score is of."""
     return (
         f"{scores['network']} at step {scores['step']} on {scores['dataset']}/{scores['split']} "
-        f"({scores['images']} images), protocol {scores['protocol']} ({scores['protocol_meaning']}), {scores['selection']}"
+        f"({scores['images']} images), protocol {scores['protocol']} ({scores['protocol_meaning']}), "
+        f"{scores['selection']}"
     )

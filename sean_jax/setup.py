@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from sean_jax import weights
 from sean_jax.config import ARCHITECTURE, Config, choose_preset, reference_architecture, resolve
 from sean_jax.data.builder import prepare
-from sean_jax.data.classes import LabelSpace, load_label_space
+from sean_jax.data.classes import load_label_space
 from sean_jax.data.datasets import Dataset, label_map, load_dataset
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.data.sources import resolve_source_dir
@@ -67,34 +67,27 @@ def differing_architecture(file: weights.WeightsFile, config: Config) -> list[st
 def prepare_training(plan: Plan, *, reads_target: bool, progress: bool) -> tuple[PreparedSet, PreparedSet | None]:
     """The source with labels and the target without: its label files are neither opened nor looked for."""
     config = plan.run.config
-    source = _prepare(plan.source, config, config.source_dir, "--source_dir", config.source_split, "resized", progress)
+    source = _prepare(plan.source, config.source_split, "resized", config.source_dir, "--source_dir", config, progress)
     if not reads_target:
         return source, None
-    target = _prepare(plan.target, config, config.target_dir, "--target_dir", config.target_split, "none", progress)
+    target = _prepare(plan.target, config.target_split, "none", config.target_dir, "--target_dir", config, progress)
     return source, target
 
 
-def prepare_scoring(plan: Plan, *, progress: bool) -> PreparedSet | None:
-    """The labelled images that the teacher is scored on; None if the target has no labels."""
-    config = plan.run.config
+def prepare_scoring(
+    config: Config, dataset: Dataset, *, progress: bool, flag: str = "--target_dir"
+) -> PreparedSet | None:
+    """The images of the ``eval_split`` with labels at their own size; None if the configuration names none."""
     if config.eval_split is None:
         return None
-    return _prepare(plan.target, config, config.target_dir, "--target_dir", config.eval_split, "original", progress)
+    return _prepare(dataset, config.eval_split, "original", config.target_dir, flag, config, progress)
 
 
 def _prepare(
-    dataset: Dataset, config: Config, folder: str | None, flag: str, split: str, labels: str, progress: bool
+    dataset: Dataset, split: str, labels: str, folder: str | None, flag: str, config: Config, progress: bool
 ) -> PreparedSet:
-    size = {"height": config.height, "width": config.width}
     assert config.data_dir is not None
-    source_dir = resolve_source_dir(dataset, folder, config.data_dir, **size, flag=flag, progress=progress)
-    return prepare(
-        dataset,
-        split=split,
-        source_dir=source_dir,
-        data_dir=config.data_dir,
-        labels=labels,
-        progress=progress,
-        flag=flag,
-        **size,
-    )
+    place: dict[str, Any] = {"data_dir": config.data_dir, "flag": flag, "progress": progress}
+    size: dict[str, Any] = {"height": config.height, "width": config.width}
+    source_dir = resolve_source_dir(dataset, folder, **place, **size)
+    return prepare(dataset, split=split, source_dir=source_dir, labels=labels, **place, **size)

@@ -1,5 +1,7 @@
 """Pooling of feature maps ``[batch, height, width, channels]``."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 def average_pool_2x2(x: jax.Array) -> jax.Array:
     """Average over 2×2 windows, stride 2; odd sizes are rounded up and divided by the cells that exist."""
     height, width = x.shape[1:3]
-    padding = ((0, height % 2), (0, width % 2))
+    padding: Any = ((0, height % 2), (0, width % 2))  # Flax's annotation knows of names only
     return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=padding, count_include_pad=False)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sean_jax import weights
@@ -53,8 +54,9 @@ def relative_error(x: Any, reference: Any) -> float:
 def reference_method(case: Case) -> SEAN:
     """SEAN as the authors' code runs it, with the case's settings."""
     names = {field.name for field in dataclasses.fields(Config)}
-    settings = {name: value for name, value in case._asdict().items() if name in names}
-    config = Config(**PRESETS["reference"] | settings | {"precision": "float32"})
+    settings: dict[str, Any] = {name: value for name, value in case._asdict().items() if name in names}
+    settings = PRESETS["reference"] | settings | {"precision": "float32"}
+    config = Config(**settings)
     network = Segmenter(
         **architecture(config), num_classes=case.num_classes, input_convention="bgr_mean", precision="float32"
     )
@@ -65,9 +67,10 @@ def seeded_views(case: Case, step: int) -> Views:
     """The augmented batch of a step; the noise is the case's, not drawn."""
     batch = seeded_batch(case.seed * 1000 + step, case.num_classes, case.batch_size, case.height, case.width)
     student, teacher = (
-        batch["target_image"] + np.float32(case.noise_std) * batch[f"{who}_noise"] for who in ("student", "teacher")
+        jnp.asarray(batch["target_image"] + np.float32(case.noise_std) * batch[f"{who}_noise"])
+        for who in ("student", "teacher")
     )
-    return Views(SourceView(batch["source_image"], batch["source_label"]), student, teacher)
+    return Views(SourceView(jnp.asarray(batch["source_image"]), jnp.asarray(batch["source_label"])), student, teacher)
 
 
 def seeded_params(seed: int, num_classes: int, like: Any) -> Any:
@@ -107,7 +110,7 @@ def _compare_gradients(method: SEAN, student: Params, teacher: Params, case: Cas
 
     view = seeded_views(case, 0)
     # The consistency loss alone: no source pixel has a label, and the loss is not weighted.
-    unlabelled = view._replace(source=view.source._replace(label=np.full_like(view.source.label, IGNORE_LABEL)))
+    unlabelled = view._replace(source=view.source._replace(label=jnp.full_like(view.source.label, IGNORE_LABEL)))
     alone = gradients(dataclasses.replace(method.config, consistency_weight=1.0), unlabelled)
     consistency, total = BOUNDS["step 0 consistency gradients"], BOUNDS["step 0 gradients"]
     yield from _compare_tensors("consistency_grad_", alone, case, norms=consistency, tensors=consistency)

@@ -1,0 +1,19 @@
+"""Weights in and out: files of PyTorch, safetensors and NumPy, under the names and layouts of the authors' network."""
+
+from sean_jax.weights.files import WeightsFile, check_output, read, write
+from sean_jax.weights.names import INPUT_CONVENTIONS, identify, metadata
+from sean_jax.weights.params import Report, from_params, into_params, sean_tensors
+
+__all__ = [
+    "INPUT_CONVENTIONS",
+    "Report",
+    "WeightsFile",
+    "check_output",
+    "from_params",
+    "identify",
+    "into_params",
+    "metadata",
+    "read",
+    "sean_tensors",
+    "write",
+]

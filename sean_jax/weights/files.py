@@ -1,0 +1,150 @@
+"""Files of named tensors: ``.pth`` and ``.pt`` in, ``.safetensors`` and ``.npz`` in and out."""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from sean_jax.errors import UserError
+from sean_jax.weights import torch_pickle
+
+_SAFETENSORS_METADATA = "sean_jax"  # safetensors maps strings to strings: a JSON object is one of them
+_NPZ_METADATA = "__sean_jax__"
+_PREFIXES = ("module.", "model.")  # DataParallel's, and a wrapping module's
+
+
+class WeightsFile(NamedTuple):
+    """What a file holds: name → array, all floating point as float32; metadata is ``{}`` where it carries none.
+
+    Arrays may be read-only and share memory.
+    """
+
+    tensors: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+    path: str = ""
+
+
+def read(path: str | os.PathLike[str]) -> WeightsFile:
+    """Reads ``.pth``, ``.pt``, ``.safetensors`` or ``.npz``; nothing in the file is ever executed.
+
+    Names keep the file's spelling, except that a prefix ``module.`` or ``model.`` that all share is dropped.
+
+    Raises:
+      UserError: missing, unknown extension, damaged, or a pickle that asks for more than tensors.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path} has the extension {path.suffix!r}; weights are read from {', '.join(_READERS)}")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; give an existing {', '.join(_READERS)}")
+    try:
+        tensors, metadata = reader(path)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle, archive or header can make its reader raise anything
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise UserError(f"{path} is damaged or not a {path.suffix} file ({reason}); fetch or save it again") from error
+    while prefix := next((p for p in _PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return WeightsFile({name: _to_float32(value) for name, value in tensors.items()}, metadata, str(path))
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raises ``UserError`` unless :func:`write` could create ``path``; for asking before any work is done."""
+    path = Path(path)
+    if path.suffix.lower() not in _ENCODERS:
+        load = "; in PyTorch, load_state_dict(safetensors.torch.load_file(...)) loads it" if path.suffix else ""
+        raise UserError(
+            f"{path} has the extension {path.suffix!r}; weights are written as {' or '.join(_ENCODERS)}{load}"
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        problem = "is a folder" if path.is_dir() else f"is in {path.parent}, which is no folder"
+        raise UserError(f"{path} {problem}; name a file in an existing folder")
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Writes ``.safetensors`` or ``.npz``, whole or not at all: a failure leaves what was there before.
+
+    Args:
+      path: the extension chooses the format.
+      tensors: name → array, stored contiguous with its dtype.
+      metadata: what JSON can hold; stored beside the tensors unless empty.
+
+    Raises:
+      UserError: another extension, or no folder to write into.
+      OSError: the disk is full or refuses.
+    """
+    check_output(path)
+    path = Path(path)
+    # Both formats are handed to libraries that store a transposed array's memory as it lies, or may.
+    contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    content = _ENCODERS[path.suffix.lower()](contiguous, json.dumps(metadata) if metadata else None)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # some file systems report a full disk only here
+        os.replace(temporary, path)
+    except BaseException:  # an interrupt, too, leaves nothing behind
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _to_float32(value: np.ndarray) -> np.ndarray:
+    is_float = value.dtype.kind == "f" or value.dtype == ml_dtypes.bfloat16
+    return value.astype(np.float32 if is_float else value.dtype.newbyteorder("="), order="C", copy=False)
+
+
+def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return torch_pickle.read(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return tensors, _parse((file.metadata() or {}).get(_SAFETENSORS_METADATA))
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    archive = np.load(path, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("a single array")
+    with archive:
+        tensors = {name: archive[name] for name in archive.files}
+    metadata = tensors.pop(_NPZ_METADATA, None)
+    return tensors, _parse(None if metadata is None else metadata.item())
+
+
+def _parse(text: str | bytes | None) -> dict[str, Any]:
+    metadata = {} if text is None else json.loads(text)
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no JSON object")
+    return metadata
+
+
+def _encode_safetensors(tensors: dict[str, np.ndarray], metadata: str | None) -> bytes:
+    return safetensors.numpy.save(tensors, None if metadata is None else {_SAFETENSORS_METADATA: metadata})
+
+
+def _encode_npz(tensors: dict[str, np.ndarray], metadata: str | None) -> bytes:
+    buffer = io.BytesIO()
+    extra = {} if metadata is None else {_NPZ_METADATA: np.array(metadata)}
+    np.savez(buffer, **tensors, **extra)  # pyright: ignore[reportArgumentType]
+    return buffer.getvalue()
+
+
+_READERS = {".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors, ".npz": _read_npz}
+_ENCODERS = {".safetensors": _encode_safetensors, ".npz": _encode_npz}

@@ -1,0 +1,153 @@
+"""The command ``port_weights``: what it writes, what it says, and how it fails."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sean_jax import port_weights, weights
+from sean_jax.errors import UserError
+
+FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments, **options):
+    line = [sys.executable, "-m", "sean_jax.port_weights", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def assert_refused(result, *parts, code=1):
+    assert result.returncode == code
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("sean_jax.port_weights: ")
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_sean_comes_out_as_it_went_in(tmp_path):
+    result = command(f"--input={FIXTURES / 'sean_legacy.pth'}", f"--output={tmp_path / 'out.npz'}")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "loaded (39): features.0.weight" in result.stdout
+    assert "initialised afresh (0): none" in result.stdout
+    assert "left over (0): none" in result.stdout
+    file = weights.read(tmp_path / "out.npz")
+    assert file.metadata == {
+        "format": "sean_jax",
+        "version": 1,
+        "architecture": "reference",
+        "input_convention": "bgr_mean",
+    }
+    with np.load(FIXTURES / "sean.npz") as expected:
+        assert list(file.tensors) == expected.files
+        for name in expected.files:
+            assert file.tensors[name].tobytes() == expected[name].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "convention", "conv5_3", "left_over"),
+    [
+        ("vgg16_torchvision.pth", "rgb_normalized", "features.28.weight", "classifier.0.weight"),
+        ("vgg16_caffe_legacy.pth", "bgr_mean", "conv5_3.weight", "score_fr.weight"),
+    ],
+)
+def test_vgg_comes_out_under_the_authors_names_with_its_convention(tmp_path, name, convention, conv5_3, left_over):
+    report = port_weights.port(str(FIXTURES / name), str(tmp_path / "out.safetensors"))
+    assert left_over in report.left_over
+    assert "aconv.weight" in report.fresh
+    file = weights.read(tmp_path / "out.safetensors")
+    assert len(file.tensors) == 26
+    np.testing.assert_array_equal(file.tensors["features.27.weight"], weights.read(FIXTURES / name).tensors[conv5_3])
+    assert weights.identify(file) == "vgg16_sean"
+    assert weights.metadata(file) == {"format": "sean_jax", "version": 1, "input_convention": convention}
+    port_weights.port(str(tmp_path / "out.safetensors"), str(tmp_path / "again.npz"))  # and keeps it
+    assert weights.read(tmp_path / "again.npz").metadata["input_convention"] == convention
+
+
+def test_a_run_directory_gives_the_network_asked_for(tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    (workdir / "checkpoints").mkdir(parents=True)
+    (workdir / "config.json").write_text("{}")
+    metadata = {"format": "sean_jax", "version": 1, "input_convention": "rgb_normalized", "height": 64}
+    asked = []
+
+    def read_weights(directory, network):
+        asked.append((directory, network))
+        rng = np.random.default_rng(len(asked))
+        sean = weights.read(FIXTURES / "sean.npz").tensors
+        params: dict = {"backbone": {}, "attention": {}, "classifier": {}}
+        for (group, layer), module in weights.names.AUTHORS_MODULES.items():
+            outputs, inputs, height, width = sean[f"{module}.weight"].shape
+            params[group][layer] = {"kernel": rng.standard_normal((height, width, inputs, outputs)).astype(np.float32)}
+            if group != "attention":
+                params[group][layer]["bias"] = np.zeros(outputs, np.float32)
+        return params, metadata
+
+    monkeypatch.setitem(sys.modules, "sean_jax.checkpoints", types.SimpleNamespace(read_weights=read_weights))
+    for network in (None, "student"):
+        port_weights.port(str(workdir), str(tmp_path / f"{network}.npz"), network)
+    assert asked == [(str(workdir), "teacher"), (str(workdir), "student")]
+    teacher, student = (weights.read(tmp_path / f"{name}.npz") for name in ("None", "student"))
+    assert teacher.metadata == metadata
+    assert len(teacher.tensors) == 39
+    assert not np.array_equal(teacher.tensors["features.0.weight"], student.tensors["features.0.weight"])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        port_weights.port(str(tmp_path), str(tmp_path / "out.npz"))
+
+
+def test_a_network_can_be_chosen_only_of_a_run(tmp_path):
+    with pytest.raises(UserError, match="--network=student"):
+        port_weights.port(str(FIXTURES / "sean.pth"), str(tmp_path / "out.npz"), "student")
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "parts"),
+    [
+        ("sean.pth", "out.pth", ("'.pth'", ".safetensors or .npz", "load_file")),
+        ("whole_module.pth", "out.npz", ("torch.nn.modules.linear.Linear", "state_dict")),
+        ("vgg16_bn.safetensors", "out.npz", ("batch normalisation", "features.1.running_mean")),
+        ("odd.pth", "out.npz", ("holds half, bfloat16", "expected")),
+        ("absent.pth", "out.npz", ("absent.pth is not a file",)),
+    ],
+)
+def test_bad_input_is_one_line_and_no_file(tmp_path, source, output, parts):
+    assert_refused(command(f"--input={FIXTURES / source}", f"--output={tmp_path / output}"), *parts)
+    assert os.listdir(tmp_path) == []
+
+
+def test_both_flags_are_needed():
+    assert_refused(command("--input=x.pth"), "--output", code=2)
+
+
+@pytest.mark.parametrize("output", ["out.safetensors", "out.npz"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path, output):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    arguments = (f"--input={FIXTURES / 'sean.pth'}", f"--output={tmp_path / output}")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    assert_refused(command(*arguments, preexec_fn=limit, env=environment), "cannot write", "free space")
+    assert os.listdir(tmp_path) == []
+    assert command(*arguments).returncode == 0
+    before = (tmp_path / output).read_bytes()
+    assert_refused(command(*arguments, preexec_fn=limit, env=environment), "cannot write")
+    assert os.listdir(tmp_path) == [output]
+    assert (tmp_path / output).read_bytes() == before
+
+
+def test_neither_jax_nor_pytorch_is_loaded_for_a_file(tmp_path):
+    arguments = [str(FIXTURES / "sean.pth"), str(tmp_path / "out.npz")]
+    code = (
+        f"import sys; from sean_jax.port_weights import port; port(*{json.dumps(arguments)}); "
+        "sys.exit(bool({'jax', 'torch', 'tensorflow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0

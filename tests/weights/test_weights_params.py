@@ -1,0 +1,248 @@
+"""Which network a file's names belong to, and the way into our parameter tree and back."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sean_jax import weights
+from sean_jax.errors import UserError
+
+FIXTURES = Path(__file__).parent / "fixtures"
+WIDTHS = {"conv1": 1, "conv2": 2, "conv3": 2, "conv4": 2, "conv5": 3}
+TORCHVISION = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+AUTHORS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 23, 25, 27)
+LAYERS = [f"conv{block}_{i + 1}" for block, depth in enumerate((2, 2, 3, 3, 3), 1) for i in range(depth)]
+
+
+def fresh_params(classes=3, fc=2):
+    """Parameters of the fixtures' thin network, as Flax nests and lays them out."""
+    rng = np.random.default_rng(7)
+
+    def conv(inputs, outputs):
+        kernel = rng.standard_normal((3, 3, inputs, outputs)).astype(np.float32)
+        return {"kernel": kernel, "bias": rng.standard_normal(outputs).astype(np.float32)}
+
+    backbone, channels = {}, 3
+    for layer in LAYERS:
+        backbone[layer] = conv(channels, WIDTHS[layer[:5]])
+        channels = WIDTHS[layer[:5]]
+    backbone |= {"fc6": conv(channels, fc), "fc7": conv(fc, fc)}
+    attention = {"conv": {"kernel": rng.standard_normal((1, 1, fc, 1)).astype(np.float32)}}
+    return {
+        "backbone": backbone,
+        "attention": attention,
+        "classifier": {f"branch_{i}": conv(fc, classes) for i in range(4)},
+    }
+
+
+def edit(file, remove=(), add=None, rename=None):
+    tensors = {(rename or {}).get(name, name): value for name, value in file.tensors.items() if name not in remove}
+    return file._replace(tensors={**tensors, **(add or {})})
+
+
+SEAN = weights.read(FIXTURES / "sean.npz")
+TORCHVISION_FILE = weights.read(FIXTURES / "vgg16_torchvision.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "convention"),
+    [
+        ("sean.pth", "sean", "bgr_mean"),
+        ("sean_legacy.pth", "sean", "bgr_mean"),
+        ("sean_bfloat16.safetensors", "sean", "bgr_mean"),
+        ("vgg16_torchvision.pth", "vgg16_torchvision", "rgb_normalized"),
+        ("vgg16_caffe_legacy.pth", "vgg16_caffe", "bgr_mean"),
+    ],
+)
+def test_a_file_is_known_by_its_names(name, kind, convention):
+    file = weights.read(FIXTURES / name)
+    assert weights.identify(file) == kind
+    assert weights.metadata(file)["input_convention"] == convention
+    assert weights.metadata(file).get("architecture") == ("reference" if kind == "sean" else None)
+
+
+def test_a_file_s_own_metadata_count():
+    metadata = {"architecture": {"a": 1}, "input_convention": "rgb_normalized"}
+    assert weights.metadata(SEAN._replace(metadata=metadata)) == metadata
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "source"),
+    [
+        ("sean.pth", "features.", AUTHORS),
+        ("vgg16_torchvision.pth", "features.", TORCHVISION),
+        ("vgg16_caffe_legacy.pth", "", LAYERS),
+    ],
+)
+def test_every_convolution_lands_in_its_layer(name, prefix, source):
+    file = weights.read(FIXTURES / name)
+    params, report = weights.into_params(file, fresh_params())
+    for layer, module in zip(LAYERS, source, strict=True):
+        weight, kernel = file.tensors[f"{prefix}{module}.weight"], params["backbone"][layer]["kernel"]
+        outputs, inputs, height, width = weight.shape
+        assert kernel.shape == (height, width, inputs, outputs)
+        assert kernel.dtype == np.float32
+        for o, i, y, x in np.ndindex(weight.shape):
+            assert kernel[y, x, i, o] == weight[o, i, y, x]
+        np.testing.assert_array_equal(params["backbone"][layer]["bias"], file.tensors[f"{prefix}{module}.bias"])
+        assert {f"{prefix}{module}.weight", f"{prefix}{module}.bias"} <= set(report.loaded)
+
+
+def test_sean_loads_whole():
+    params, report = weights.into_params(SEAN, fresh_params())
+    assert sorted(report.loaded) == sorted(SEAN.tensors)
+    assert (report.fresh, report.left_over) == ([], [])
+    assert report.metadata["architecture"] == "reference"
+    for layer, module in (("fc6", "features.29"), ("fc7", "features.31")):
+        np.testing.assert_array_equal(
+            params["backbone"][layer]["kernel"][1, 2, 0, 1], SEAN.tensors[f"{module}.weight"][1, 0, 1, 2]
+        )
+    np.testing.assert_array_equal(
+        params["attention"]["conv"]["kernel"][0, 0, :, 0], SEAN.tensors["aconv.weight"][0, :, 0, 0]
+    )
+    for i in range(4):
+        np.testing.assert_array_equal(
+            params["classifier"][f"branch_{i}"]["bias"], SEAN.tensors[f"classifier.conv2d_list.{i}.bias"]
+        )
+
+
+@pytest.mark.parametrize("name", ["vgg16_torchvision.pth", "vgg16_caffe_legacy.pth"])
+def test_vgg_leaves_the_head_fresh_and_says_so(name):
+    fresh = fresh_params()
+    params, report = weights.into_params(weights.read(FIXTURES / name), fresh)
+    assert len(report.loaded) == 26
+    for path in (("backbone", "fc6"), ("backbone", "fc7"), ("attention", "conv"), ("classifier", "branch_3")):
+        np.testing.assert_array_equal(params[path[0]][path[1]]["kernel"], fresh[path[0]][path[1]]["kernel"])
+    assert set(report.fresh) == {
+        name for name in SEAN.tensors if not name.startswith(tuple(f"features.{i}." for i in AUTHORS))
+    }
+    left = {"vgg16_torchvision.pth": "classifier.6.weight", "vgg16_caffe_legacy.pth": "upscore2.weight"}[name]
+    assert left in report.left_over
+    assert "initialised afresh (13)" in str(report)
+    assert left in report.lines()[-1]
+
+
+def test_the_tree_given_is_not_changed_and_shares_nothing_with_the_file():
+    fresh, again = fresh_params(), fresh_params()
+    params, _ = weights.into_params(SEAN, fresh)
+    params["backbone"]["conv1_1"]["bias"][:] = 9  # writable, too, where the file's arrays are not
+    np.testing.assert_array_equal(fresh["backbone"]["conv1_1"]["bias"], again["backbone"]["conv1_1"]["bias"])
+    assert not (SEAN.tensors["features.0.bias"] == 9).any()
+
+
+def test_parameters_come_back_to_the_bit_under_the_authors_names():
+    params = fresh_params()
+    tensors = weights.from_params(params)
+    assert list(tensors) == list(SEAN.tensors)  # also in the order of the authors' state_dict()
+    for name, value in tensors.items():
+        assert value.shape == SEAN.tensors[name].shape
+        assert value.flags.c_contiguous
+    back, report = weights.into_params(weights.WeightsFile(tensors, {}), fresh_params())
+    assert not report.fresh
+    for group in params:
+        for layer in params[group]:
+            for leaf, value in params[group][layer].items():
+                assert back[group][layer][leaf].tobytes() == value.tobytes(), (group, layer, leaf)
+
+
+def test_an_unknown_parameter_is_not_dropped_in_silence():
+    with pytest.raises(ValueError, match="backbone/conv9/kernel"):
+        weights.from_params({"backbone": {"conv9": {"kernel": np.ones((3, 3, 1, 1))}}})
+
+
+def test_another_number_of_classes_is_an_error_with_both_shapes():
+    message = "classifier.conv2d_list.0.weight has shape (3, 2, 3, 3), the network needs (5, 2, 3, 3)"
+    with pytest.raises(UserError, match=re.escape(message) + ".*--classes"):
+        weights.into_params(SEAN, fresh_params(classes=5))
+
+
+def test_another_width_is_an_error_with_both_shapes():
+    with pytest.raises(
+        UserError, match=re.escape("features.29.weight has shape (2, 3, 3, 3), the network needs (4, 3, 3, 3)")
+    ):
+        weights.into_params(SEAN, fresh_params(fc=4))
+
+
+def test_as_many_elements_in_another_shape_are_an_error():
+    name = "classifier.conv2d_list.0.weight"
+    file = edit(SEAN, add={name: SEAN.tensors[name].reshape(2, 3, 3, 3)})
+    with pytest.raises(UserError, match=re.escape("has shape (2, 3, 3, 3), the network needs (3, 2, 3, 3)")):
+        weights.into_params(file, fresh_params())
+
+
+def test_batch_normalisation_is_refused_by_name():
+    with pytest.raises(UserError, match=r"batch normalisation \(features\.1\.running_mean\)"):
+        weights.identify(weights.read(FIXTURES / "vgg16_bn.safetensors"))
+
+
+def test_conv5_tells_torchvision_from_the_authors():
+    shift = {
+        f"features.{a}.{leaf}": f"features.{b}.{leaf}"
+        for a, b in ((24, 23), (26, 25), (28, 27))
+        for leaf in ("weight", "bias")
+    }
+    authors = edit(TORCHVISION_FILE, rename=shift)
+    assert weights.identify(TORCHVISION_FILE) == "vgg16_torchvision"
+    assert weights.identify(authors) == "vgg16_sean"
+    assert weights.metadata(authors) == {"input_convention": "bgr_mean"}
+    one, _ = weights.into_params(TORCHVISION_FILE, fresh_params())
+    two, _ = weights.into_params(authors, fresh_params())
+    for i in (1, 2, 3):
+        np.testing.assert_array_equal(one["backbone"][f"conv5_{i}"]["kernel"], two["backbone"][f"conv5_{i}"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        # Neither the one nor the other: half of conv5 under each numbering.
+        (edit(TORCHVISION_FILE, rename={"features.24.weight": "features.23.weight"}), r"expected the names of SEAN"),
+        # VGG-19 has 16 convolutions.
+        (
+            edit(TORCHVISION_FILE, add={"features.30.weight": np.ones((3, 3, 3, 3), np.float32)}),
+            r"features\.\[0, .*30\]",
+        ),
+        (edit(TORCHVISION_FILE, remove={"features.10.bias"}), r"lacks features\.10\.bias"),
+        (edit(SEAN, remove={"features.31.bias"}), r"lacks features\.31\.bias"),
+        (
+            edit(SEAN, add={"features.5.weight": np.ones((2, 9, 3, 3), np.float32)}),
+            r"features\.5\.weight .*\(2, 9, 3, 3\).*\(2, 1, 3, 3\)",
+        ),
+        (edit(SEAN, add={"features.5.bias": np.ones(9, np.float32)}), r"features\.5\.bias .*\(9,\).*\(2,\)"),
+        (edit(SEAN, add={"features.5.weight": np.float32(1)}), r"features\.5\.weight has shape \(\)"),
+        (edit(SEAN, add={"features.5.weight": np.ones((2, 1, 3, 3), np.int8)}), r"features\.5\.weight is of type int8"),
+        (weights.WeightsFile({"layer1.0.conv1.weight": np.ones(1)}, {}), r"holds layer1\.0\.conv1\.weight.*expected"),
+        (weights.WeightsFile({}, {}), "holds no tensors"),
+    ],
+)
+def test_what_is_no_such_network_is_refused(file, message):
+    with pytest.raises(UserError, match=message):
+        weights.identify(file)
+
+
+@pytest.mark.parametrize("name", ["aconv.weight", "classifier.conv2d_list.3.bias"])
+def test_a_sean_without_one_of_the_network_s_tensors_is_refused(name):
+    with pytest.raises(UserError, match=f"lacks {name}"):
+        weights.into_params(edit(SEAN, remove={name}), fresh_params())
+
+
+def test_what_the_network_has_no_place_for_is_left_over():
+    params = fresh_params()
+    del params["classifier"]["branch_3"]
+    file = edit(SEAN, add={"aconv.bias": np.ones(1, np.float32)})
+    _, report = weights.into_params(file, params)
+    assert set(report.left_over) == {"classifier.conv2d_list.3.weight", "classifier.conv2d_list.3.bias", "aconv.bias"}
+
+
+def test_pytorch_loads_what_is_written(tmp_path):
+    torch = pytest.importorskip("torch")
+    import make_fixtures
+    from safetensors.torch import load_file
+
+    tensors = weights.from_params(fresh_params())
+    weights.write(tmp_path / "out.safetensors", tensors, {"version": 1})
+    network = make_fixtures.SEAN()
+    network.load_state_dict(load_file(tmp_path / "out.safetensors"), strict=True)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, torch.from_numpy(tensors[name]))

@@ -79,9 +79,8 @@ def make_evaluator(
 
 
 def _local_sum(per_device: jax.Array) -> np.ndarray:
-    return sum(
-        np.asarray(shard.data, np.int64).reshape(shard.data.shape[-2:]) for shard in per_device.addressable_shards
-    )
+    shards = [np.asarray(shard.data, np.int64) for shard in per_device.addressable_shards]
+    return np.sum([shard.reshape(shard.shape[-2:]) for shard in shards], axis=0)
 
 
 def _batches(examples: Iterable[Example], size: int) -> Iterator[dict[str, np.ndarray]]:

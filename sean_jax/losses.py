@@ -21,7 +21,8 @@ def segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
       logits: ``[b, h, w, classes]`` float32; upsampled bilinearly (corners not aligned) to the labels' size.
       labels: ``[b, H, W]`` integers, class index, or 255 for pixels without a class.
     """
-    logits = resize_bilinear(logits, labels.shape[1:3])
+    _, height, width = labels.shape
+    logits = resize_bilinear(logits, (height, width))
     labelled = labels != IGNORE_LABEL
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(labelled, labels, 0).astype(jnp.int32))
     return jnp.sum(jnp.where(labelled, losses, 0))

@@ -65,6 +65,7 @@ class SelfEnsembling:
     def __init__(self, config: Config, network: Segmenter):
         self.config = config
         self.network = network
+        assert config.steps is not None
         self.tx = make_optimizer(
             learning_rate=config.learning_rate,
             schedule=config.learning_rate_schedule,

@@ -114,6 +114,6 @@ class SEAN(SelfEnsembling):
     def _at_loss_resolution(self, prediction: Prediction, images: jax.Array) -> Prediction:
         if self.config.consistency_resolution == "output":
             return prediction
-        size = images.shape[1:3]
+        size = images.shape[1], images.shape[2]
         attention = resize_bilinear(prediction.attention[..., None], size)[..., 0]
         return Prediction(resize_bilinear(prediction.logits, size), attention)

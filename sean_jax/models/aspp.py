@@ -1,9 +1,11 @@
 """The classifier of DeepLab-v2: atrous spatial pyramid pooling."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from sean_jax.models.initializers import Initializers
@@ -42,4 +44,4 @@ class ASPP(nn.Module):
             for i, dilation in enumerate(DILATIONS)
         ]
         # The branches left out cost nothing: the compiler drops what nobody reads.
-        return sum(branches[1 : self.summed_branches], start=branches[0])
+        return functools.reduce(jnp.add, branches[: self.summed_branches])

@@ -1,0 +1,199 @@
+"""TOML files that describe a data set or a label space, checked key by key.
+
+The keys are explained in ``experiments/datasets/camvid_day.toml``. Every fault is one line that names the file,
+the line where it can be told, what was got and what was expected.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sean_jax.data.classes import Color, LabelSpace, default_color
+from sean_jax.data.datasets import LABEL_FORMATS, Dataset, Split
+from sean_jax.data.listing import wildcards
+from sean_jax.errors import UserError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_DATASET_KEYS = (
+    *("name", "label_space", "label_format", "ignored_ids", "evaluation_split", "selection_split"),
+    *("splits", "classes"),
+)
+_CLASS_KEYS = ("name", "color", "id", "ids", "includes")
+_SPLIT_KEYS = ("images", "labels")
+
+
+class _File:
+    """A parsed TOML file that can say where in it something is wrong."""
+
+    def __init__(self, path: str):
+        self.path = Path(path).expanduser()
+        try:
+            self.text = self.path.read_text(encoding="utf-8")
+            self.data: dict[str, Any] = tomllib.loads(self.text)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}; expected a TOML file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid TOML: {error}") from None
+
+    def fail(self, message: str, key: str = "", table: str = "", number: int = 0) -> NoReturn:
+        """Raises a UserError; ``key`` is looked for after the ``number``-th header of ``table``."""
+        lines = self.text.splitlines()
+        first = 0
+        if table:
+            headers = [i for i, line in enumerate(lines) if re.match(rf"\s*\[+\s*{re.escape(table)}\s*\]+", line)]
+            if number < len(headers):
+                first = headers[number]
+        found = [i for i in range(first, len(lines)) if key and re.match(rf"\s*{re.escape(key)}\s*[=.]", lines[i])]
+        line = found[0] if found else first if table else None
+        place = f"{self.path}, line {line + 1}" if line is not None else f"{self.path}"
+        raise UserError(f"{place}: {message}")
+
+    def known_keys(self, table: dict[str, Any], known: tuple[str, ...], header: str = "", number: int = 0) -> None:
+        for key in table:
+            if key not in known:
+                self.fail(f"unknown key {key!r}; expected one of {', '.join(known)}", key, header, number)
+
+
+def read_label_space(path: str) -> LabelSpace:
+    """The label space a TOML file defines with ``name`` and ``[[classes]]``; a data set's file will do."""
+    file = _File(path)
+    file.known_keys(file.data, _DATASET_KEYS)
+    return _label_space(file)
+
+
+def read_dataset(path: str) -> Dataset:
+    """The data set a TOML file describes."""
+    file = _File(path)
+    file.known_keys(file.data, _DATASET_KEYS)
+    name = file.data.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        file.fail(f"name is {name!r}; expected lower-case letters, digits and underscores, a letter first", "name")
+    label_format = file.data.get("label_format", "ids")
+    if label_format not in LABEL_FORMATS:
+        file.fail(f"label_format is {label_format!r}; expected one of {', '.join(LABEL_FORMATS)}", "label_format")
+    space = _label_space(file)
+    splits = _splits(file)
+    label_ids, ignored_ids = _ids(file)
+    labelled = [split for split in splits if splits[split].labels]
+    return Dataset(
+        name=name,
+        splits=splits,
+        label_ids=label_ids,
+        ignored_ids=ignored_ids,
+        label_format=label_format,
+        label_space=space,
+        evaluation_split=_labelled_split(file, "evaluation_split", labelled, _default_evaluation_split(labelled)),
+        selection_split=_labelled_split(file, "selection_split", labelled, None),
+    )
+
+
+def _default_evaluation_split(labelled: list[str]) -> str | None:
+    for split in (*("val", "test", "train"), *labelled):
+        if split in labelled:
+            return split
+    return None
+
+
+def _labelled_split(file: _File, key: str, labelled: list[str], default: str | None) -> str | None:
+    split = file.data.get(key, default)
+    if split is not None and split not in labelled:
+        file.fail(f"{key} is {split!r}; expected a split with labels ({', '.join(labelled) or 'there is none'})", key)
+    return split
+
+
+def _splits(file: _File) -> dict[str, Split]:
+    tables = file.data.get("splits")
+    if not isinstance(tables, dict) or not tables:
+        file.fail("no splits; expected at least one table such as [splits.train] with images and labels")
+    splits = {}
+    for name, table in tables.items():
+        header = f"splits.{name}"
+        if not _NAME.fullmatch(name) or not isinstance(table, dict):
+            file.fail(
+                f"split {name!r}; expected a table [splits.NAME], NAME of lower-case letters and digits", "", header
+            )
+        file.known_keys(table, _SPLIT_KEYS, header)
+        images, labels = table.get("images"), table.get("labels")
+        if not isinstance(images, str) or not (labels is None or isinstance(labels, str)):
+            file.fail("expected images, and labels where there are any, as patterns such as 'images/*.png'", "", header)
+        for key, pattern in (("images", images), ("labels", labels)):
+            if pattern is not None and (pattern.startswith(("/", "~")) or ".." in pattern or "**" in pattern):
+                file.fail(
+                    f"{key} is {pattern!r}; expected a path inside the folder, without '..' and '**'", key, header
+                )
+        if not wildcards(images):
+            file.fail(f"images is {images!r}; expected a pattern with '*'", "images", header)
+        if labels is not None and wildcards(images) != wildcards(labels):
+            file.fail(
+                f"images has the wildcards {wildcards(images)} and labels {wildcards(labels)}; expected the same, "
+                "since what they stand for is what pairs images with labels",
+                "labels",
+                header,
+            )
+        splits[name] = Split(images, labels)
+    return splits
+
+
+def _label_space(file: _File) -> LabelSpace:
+    name = file.data.get("label_space", file.data.get("name"))
+    if not isinstance(name, str) or not name:
+        file.fail(f"name is {name!r}; expected a text", "name")
+    classes = _class_tables(file)
+    names, palette, includes = [], [], []
+    for i, table in enumerate(classes):
+        class_name, merges = table.get("name"), table.get("includes", [])
+        if not isinstance(class_name, str) or not class_name:
+            file.fail(f"a class's name is {class_name!r}; expected a text", "name", "classes", i)
+        if not isinstance(merges, list) or not all(isinstance(merged, str) for merged in merges):
+            file.fail(f"includes is {merges!r}; expected a list of class names", "includes", "classes", i)
+        names.append(class_name)
+        palette.append(_color(file, table, i))
+        includes.append(tuple(merges))
+    try:
+        return LabelSpace(name, tuple(names), tuple(palette), tuple(includes))
+    except ValueError as error:
+        file.fail(str(error), "", "classes")
+
+
+def _class_tables(file: _File) -> list[dict[str, Any]]:
+    classes = file.data.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(table, dict) for table in classes):
+        file.fail("no classes; expected one table [[classes]] with a name for each class", "classes")
+    for i, table in enumerate(classes):
+        file.known_keys(table, _CLASS_KEYS, "classes", i)
+    return classes
+
+
+def _color(file: _File, table: dict[str, Any], number: int) -> Color:
+    color = table.get("color")
+    if color is None:
+        return default_color(table["name"], number)
+    if not (isinstance(color, list) and len(color) == 3 and all(_is_byte(value) for value in color)):
+        file.fail(f"color is {color!r}; expected [red, green, blue], each 0 to 255", "color", "classes", number)
+    return (color[0], color[1], color[2])
+
+
+def _is_byte(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def _ids(file: _File) -> tuple[dict[int, str], tuple[int, ...]]:
+    """Raw ids of the classes, and those that are ignored; each id may stand once."""
+    ignored = file.data.get("ignored_ids", [])
+    if not isinstance(ignored, list) or not all(_is_byte(value) for value in ignored):
+        file.fail(f"ignored_ids is {ignored!r}; expected a list of ids, each 0 to 255", "ignored_ids")
+    label_ids: dict[int, str] = {}
+    for i, table in enumerate(_class_tables(file)):
+        if ("id" in table) == ("ids" in table):
+            file.fail(f"class {table['name']!r} needs either id = NUMBER or ids = [NUMBER, ...]", "", "classes", i)
+        key = "id" if "id" in table else "ids"
+        ids = [table["id"]] if key == "id" else table["ids"]
+        if not isinstance(ids, list) or not ids or not all(_is_byte(value) for value in ids):
+            file.fail(f"{key} is {table[key]!r}; expected ids from 0 to 255", key, "classes", i)
+        for label_id in ids:
+            if label_id in label_ids or label_id in ignored:
+                other = f"class {label_ids[label_id]!r}" if label_id in label_ids else "ignored_ids"
+                file.fail(f"id {label_id} stands in {other} and in class {table['name']!r}", key, "classes", i)
+            label_ids[label_id] = table["name"]
+    return label_ids, tuple(ignored)

@@ -1,0 +1,123 @@
+"""Which files belong together: a split's images, each with its label, in an order that never changes."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from sean_jax.data.datasets import Dataset
+from sean_jax.errors import UserError
+
+_WILDCARD = re.compile(r"[*?]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image and its label.
+
+    Attributes:
+      name: the image's path relative to the data set's folder, with ``/``.
+      image: the image file.
+      label: the label file, or None where no labels are wanted or given.
+    """
+
+    name: str
+    image: Path
+    label: Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Something wrong with one file, as a person can act on it."""
+
+    file: str
+    fault: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.fault}"
+
+
+class FaultsFoundError(UserError):
+    """Files of a data set cannot be used; :attr:`faults` lists all of them, the message the first few."""
+
+    def __init__(self, faults: list[Fault], remedy: str):
+        self.faults = list(faults)
+        shown = "; ".join(str(fault) for fault in self.faults[:3])
+        more = f"; and {len(self.faults) - 3} more faults" if len(self.faults) > 3 else ""
+        super().__init__(f"{shown}{more}; {remedy}")
+
+
+def wildcards(pattern: str) -> list[str]:
+    """The wildcards of a file pattern, in order."""
+    return _WILDCARD.findall(pattern)
+
+
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """A regular expression whose groups are what the wildcards of ``pattern`` stand for."""
+    parts = re.split(r"([*?])", pattern)
+    meaning = {"*": "([^/]*)", "?": "([^/])"}
+    return re.compile("".join(meaning[part] if part in meaning else re.escape(part) for part in parts))
+
+
+def _fill(pattern: str, texts: tuple[str, ...]) -> str:
+    remaining = iter(texts)
+    return _WILDCARD.sub(lambda _: next(remaining), pattern)
+
+
+def find_pairs(
+    dataset: Dataset, split: str, source_dir: str | Path, labels: bool, flag: str = "--source_dir"
+) -> tuple[list[Example], list[Fault]]:
+    """All images of a split with their labels, sorted by name, and a fault for each image without its label.
+
+    Args:
+      dataset: the description.
+      split: one of its splits.
+      source_dir: the data set's folder.
+      labels: whether labels are wanted; if not, no label's path is formed or looked at.
+      flag: the flag that gave ``source_dir``, for messages.
+
+    Raises:
+      UserError: no such folder or split, no image in it, or labels wanted of a split that has none.
+    """
+    patterns = dataset.split(split)
+    if labels and patterns.labels is None:
+        labelled = [name for name, other in dataset.splits.items() if other.labels] or ["none"]
+        raise UserError(f"split {split!r} of {dataset.name} has no labels; splits with labels: {', '.join(labelled)}")
+    root = Path(source_dir).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{flag}={source_dir} is not a folder; expected the data set {dataset.name}; {_SEE}")
+    matcher = _matcher(patterns.images)
+    examples, faults = [], []
+    for image in root.glob(patterns.images):
+        name = image.relative_to(root).as_posix()
+        match = matcher.fullmatch(name)
+        # Files with a leading dot are what other systems leave behind in copied folders, not images.
+        if match is None or image.name.startswith("."):
+            continue
+        label = root / _fill(patterns.labels, match.groups()) if labels and patterns.labels else None
+        if label is not None and not label.is_file():
+            faults.append(Fault(str(image), f"its label {label} does not exist"))
+            continue
+        examples.append(Example(name, image, label))
+    if not examples and not faults:
+        raise UserError(f"{flag}={source_dir} has no {patterns.images}; expected {_expected(dataset, split)}; {_SEE}")
+    return sorted(examples, key=lambda example: example.name), sorted(faults, key=lambda fault: fault.file)
+
+
+def list_examples(
+    dataset: Dataset, split: str, source_dir: str | Path, labels: bool, flag: str = "--source_dir"
+) -> list[Example]:
+    """As :func:`find_pairs`, with images without label an error too (FaultsFoundError, a UserError)."""
+    examples, faults = find_pairs(dataset, split, source_dir, labels, flag)
+    if faults:
+        raise FaultsFoundError(faults, REMEDY)
+    return examples
+
+
+_SEE = 'see "Data" in BUILD.md'
+REMEDY = f"repair or remove these files; {_SEE}"
+
+
+def _expected(dataset: Dataset, split: str) -> str:
+    patterns = dataset.splits[split]
+    labels = f" with labels {patterns.labels}" if patterns.labels else ""
+    return f"the {split} images of {dataset.name} as {patterns.images}{labels}"

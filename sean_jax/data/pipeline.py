@@ -1,0 +1,192 @@
+"""From prepared sets to batches, in an order that is a function of the seed and the epoch alone.
+
+Example number ``p`` of a domain, counted over the whole run, is place ``p % n`` of epoch ``p // n``, and each
+epoch has its own permutation of the domain's ``n`` examples. So the batch of any step is known without those
+before it: a run starts again at any step at once, and each host finds its share of a batch by itself.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from sean_jax.data.concurrency import cpu_count
+from sean_jax.data.prepared import PreparedSet
+from sean_jax.errors import UserError
+
+LOADERS = ("tf_data", "grain")
+SOURCE_DOMAIN, TARGET_DOMAIN = 0, 1
+
+
+@functools.lru_cache(maxsize=16)
+def epoch_order(seed: int, domain: int, epoch: int, length: int) -> np.ndarray:
+    """The order of a domain's examples in an epoch: a permutation of 0 … length - 1, int64, read-only.
+
+    Args:
+      seed: of the run, not negative.
+      domain: :data:`SOURCE_DOMAIN` or :data:`TARGET_DOMAIN`.
+      epoch: counted from 0.
+      length: number of examples.
+    """
+    order = np.random.default_rng([seed, domain, epoch]).permutation(length)
+    order.setflags(write=False)
+    return order
+
+
+def example_at(position: int, seed: int, domain: int, length: int) -> int:
+    """The index of the example that is number ``position`` (from 0, over all epochs) of a domain in a run."""
+    epoch, place = divmod(position, length)
+    return int(epoch_order(seed, domain, epoch, length)[place])
+
+
+def elements(
+    loader: str,
+    read: Callable[[int], Mapping[str, bytes]],
+    fields: Mapping[str, np.ndarray | None],
+    start: int,
+    stop: int,
+    batch_size: int | None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Decodes elements ``start`` to ``stop`` in order, on several threads and ahead of the consumer.
+
+    Args:
+      loader: the engine, ``tf_data`` or ``grain``.
+      read: number of an element → its PNGs by field; called on several threads.
+      fields: the fields wanted; None for an image, a table uint8 [256] from raw ids to classes for a label.
+      start: first element.
+      stop: where to end, not included.
+      batch_size: how many elements to stack (a remainder is dropped), or None for single ones.
+
+    Yields:
+      by field, uint8 [..., h, w, 3] for images and uint8 [..., h, w] for labels. The arrays may be read-only.
+    """
+    if loader == "tf_data":
+        try:
+            from sean_jax.data.tf_engine import elements as engine
+        except ImportError as error:
+            raise _no_tensorflow(error) from None
+    elif loader == "grain":
+        from sean_jax.data.grain_engine import elements as engine
+    else:
+        raise UserError(f"loader is {loader!r}; expected one of {', '.join(LOADERS)}")
+    failures: list[str] = []
+
+    def noted(number: int) -> Mapping[str, bytes]:
+        try:
+            return read(number)
+        except UserError as error:
+            failures.append(str(error))  # both engines dress up what is raised on their threads
+            raise
+
+    try:
+        yield from engine(noted, fields, start, stop, batch_size, threads=cpu_count())
+    except ImportError as error:
+        raise _no_tensorflow(error) from None
+    except Exception:
+        if failures:
+            raise UserError(failures[0]) from None
+        raise
+
+
+def _no_tensorflow(error: ImportError) -> UserError:
+    return UserError(f"the loader cannot be imported ({error}); install tensorflow-cpu or use --loader=grain")
+
+
+def training_batches(
+    source: PreparedSet,
+    source_map: np.ndarray,
+    target: PreparedSet | None,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    stop_step: int,
+    loader: str = "tf_data",
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of steps ``start_step`` to ``stop_step`` - 1.
+
+    Args:
+      source: prepared with labels at the images' size.
+      source_map: uint8 [256], raw label id → class index or IGNORE_LABEL.
+      target: prepared without labels, or None for methods that do not read a target.
+      batch_size: examples a domain in a step, over all hosts.
+      seed: of the run.
+      start_step: first step.
+      stop_step: where to end, not included.
+      loader: ``tf_data`` or ``grain``; both give the same batches.
+      host_index: which of the hosts this is; it gets the host_index-th run of batch_size / host_count examples.
+      host_count: how many hosts there are.
+
+    Yields:
+      ``source_image`` uint8 [b, h, w, 3] RGB, ``source_label`` uint8 [b, h, w], and with a target
+      ``target_image`` uint8 [b, h, w, 3]; b is batch_size / host_count.
+
+    Raises:
+      ValueError: a target with labels, a source without, sizes that differ, hosts that do not divide the batch.
+    """
+    _check(source, target, batch_size, host_index, host_count)
+    share = batch_size // host_count
+    fields: dict[str, np.ndarray | None] = {"source_image": None, "source_label": np.asarray(source_map, np.uint8)}
+    if target is not None:
+        fields["target_image"] = None
+
+    def read(number: int) -> dict[str, bytes]:
+        step, place = divmod(number, share)
+        position = step * batch_size + host_index * share + place
+        record = source.read(example_at(position, seed, SOURCE_DOMAIN, len(source)))
+        encoded = {"source_image": record["image"], "source_label": record.get("label", b"")}
+        if target is not None:
+            encoded["target_image"] = target.read(example_at(position, seed, TARGET_DOMAIN, len(target)))["image"]
+        return encoded
+
+    return elements(loader, read, fields, start_step * share, stop_step * share, share)
+
+
+def _check(source: PreparedSet, target: PreparedSet | None, batch_size: int, host_index: int, host_count: int) -> None:
+    if source.labels != "resized":
+        raise ValueError(f"the source was prepared with labels {source.labels!r}; expected 'resized'")
+    if target is not None and target.labels != "none":
+        raise ValueError(f"the target was prepared with labels {target.labels!r}; training must not see them: 'none'")
+    if target is not None and (target.height, target.width) != (source.height, source.width):
+        raise ValueError(
+            f"the source is {source.width}x{source.height} and the target {target.width}x{target.height}; "
+            "expected equal sizes"
+        )
+    if batch_size < 1 or batch_size % host_count or not 0 <= host_index < host_count:
+        raise ValueError(f"batch of {batch_size} on host {host_index} of {host_count}; hosts must divide the batch")
+
+
+def evaluation_examples(
+    prepared: PreparedSet, label_map: np.ndarray, *, loader: str = "tf_data", limit: int | None = None
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """All examples once, in the order of their names.
+
+    Args:
+      prepared: prepared with labels, at their own size or resized.
+      label_map: uint8 [256], raw label id → class index or IGNORE_LABEL.
+      loader: ``tf_data`` or ``grain``.
+      limit: stop after so many examples.
+
+    Yields:
+      name, image uint8 [h, w, 3] and label uint8 [H, W]; sizes of labels may differ from one to the next.
+
+    Raises:
+      ValueError: the set was prepared without labels.
+    """
+    if prepared.labels == "none":
+        raise ValueError("evaluation needs labels; the set was prepared without")
+    stop = len(prepared) if limit is None else min(limit, len(prepared))
+
+    def read(number: int) -> dict[str, bytes]:
+        record = prepared.read(number)
+        return {"image": record["image"], "label": record.get("label", b"")}
+
+    fields = {"image": None, "label": np.asarray(label_map, np.uint8)}
+    return _named(prepared.names[:stop], elements(loader, read, fields, 0, stop, None))
+
+
+def _named(names: list[str], decoded: Iterator[dict[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    for name, example in zip(names, decoded, strict=True):
+        yield name, example["image"], example["label"]

@@ -1,0 +1,279 @@
+from pathlib import Path
+
+import fixtures
+import numpy as np
+import pytest
+
+from sean_jax.data.classes import CITYSCAPES_CLASSES, LABEL_SPACES, LabelSpace, load_label_space
+from sean_jax.data.datasets import DATASETS, label_map, load_dataset
+from sean_jax.data.listing import find_pairs, list_examples
+from sean_jax.data.sources import resolve_source_dir
+from sean_jax.errors import UserError
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments" / "datasets"
+
+# Written out from the published tables, not from the code: raw id → trainId; all other ids → 255.
+CITYSCAPES = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13}
+CITYSCAPES |= {27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
+SYNTHIA = {3: 0, 4: 1, 2: 2, 21: 3, 5: 4, 7: 5, 15: 6, 9: 7, 6: 8, 16: 9, 1: 10, 10: 11, 17: 12, 8: 13, 18: 14, 19: 15}
+SYNTHIA |= {20: 16, 12: 17, 11: 18}
+
+
+def table(ids):
+    return [ids.get(i, 255) for i in range(256)]
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [(n, CITYSCAPES) for n in ("cityscapes", "gta5", "minicity_game", "minicity_camera")] + [("synthia", SYNTHIA)],
+)
+def test_all_256_ids_map_to_the_published_train_ids(name, ids):
+    mapped = label_map(DATASETS[name], LABEL_SPACES["19"])
+    assert mapped.dtype == np.uint8
+    assert mapped.tolist() == table(ids)
+
+
+def test_16_classes_renumber_in_order_and_ignore_the_rest():
+    order = [i for i in range(19) if i not in (9, 14, 16)]
+    expected = {raw: order.index(train_id) for raw, train_id in SYNTHIA.items() if train_id in order}
+    assert label_map(DATASETS["synthia"], LABEL_SPACES["16"]).tolist() == table(expected)
+
+
+def test_merges_are_applied():
+    space = LabelSpace("m", ("sign", "car"), ((0, 0, 0), (1, 1, 1)), (("traffic sign", "traffic light"), ("bus",)))
+    assert label_map(DATASETS["cityscapes"], space).tolist() == table({19: 0, 20: 0, 26: 1, 28: 1})
+
+
+def test_a_space_the_data_set_cannot_supply_is_refused_by_name():
+    camvid = load_dataset(str(EXPERIMENTS / "camvid_day.toml"))
+    with pytest.raises(UserError, match=r"camvid_day has no sidewalk, wall, .* which label space 19 asks for"):
+        label_map(camvid, LABEL_SPACES["19"])
+    assert label_map(camvid, LABEL_SPACES["19"], complete=False)[[0, 3, 4]].tolist() == [10, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        ("cityscapes", [*range(34), 255]),
+        ("gta5", [*range(35), 255]),
+        ("synthia", list(range(23))),
+    ],
+)
+def test_valid_ids_are_the_published_ones(name, valid):
+    assert sorted(fixtures.valid_ids(name)) == valid
+
+
+def test_what_is_scored_and_selected_on():
+    facts = {n: (d.label_space.name, d.evaluation_split, d.selection_split) for n, d in DATASETS.items()}
+    assert facts == {
+        "gta5": ("19", "train", None),
+        "synthia": ("16", "train", None),
+        "cityscapes": ("19", "val", "val"),
+        "minicity_game": ("19", "test", None),
+        "minicity_camera": ("19", "test", None),
+    }
+
+
+def test_unknown_data_set_lists_the_valid_ones():
+    with pytest.raises(UserError, match=r"'gta6'; expected one of gta5, synthia, cityscapes, minicity_game"):
+        load_dataset("gta6")
+
+
+# Pairs
+
+
+def test_pairs_follow_names_not_places(tmp_path):
+    fixtures.cityscapes(tmp_path, {"train": 4})
+    # In sorted lists, this label without an image would shift every other label.
+    fixtures.save(
+        fixtures.label(0, 4, 4, (7,)), tmp_path / "gtFine/train/aachen/aachen_000000_000001_gtFine_labelIds.png"
+    )
+    examples = list_examples(DATASETS["cityscapes"], "train", tmp_path, labels=True)
+    assert len(examples) == 4
+    assert [e.name for e in examples] == sorted(e.name for e in examples)
+    for example in examples:
+        name = str(example.image.relative_to(tmp_path)).replace("leftImg8bit", "gtFine", 1)
+        assert str(example.label) == str(tmp_path / name.replace("leftImg8bit", "gtFine_labelIds"))
+
+
+def test_left_over_files_of_other_systems_are_no_images(tmp_path):
+    fixtures.gta5(tmp_path, 2)
+    (tmp_path / "images/._00001.png").write_bytes(b"junk")
+    assert [e.name for e in list_examples(DATASETS["gta5"], "train", tmp_path, True)] == [
+        "images/00001.png",
+        "images/00002.png",
+    ]
+
+
+def test_without_labels_no_label_path_is_formed(tmp_path):
+    fixtures.cityscapes(tmp_path, {"train": 2})
+    assert [e.label for e in list_examples(DATASETS["cityscapes"], "train", tmp_path, labels=False)] == [None, None]
+
+
+def test_faults_of_the_listing(tmp_path):
+    gta5 = DATASETS["gta5"]
+    with pytest.raises(UserError, match=r"--source_dir=.*nowhere is not a folder; .*see \"Data\" in BUILD.md"):
+        list_examples(gta5, "train", tmp_path / "nowhere", True)
+    with pytest.raises(UserError, match=r"--target_dir=.* has no images/\*.png; expected .*labels/\*.png.*BUILD.md"):
+        list_examples(gta5, "train", tmp_path, True, flag="--target_dir")
+    with pytest.raises(UserError, match=r"gta5 has no split 'val'; expected one of train"):
+        list_examples(gta5, "val", tmp_path, True)
+    fixtures.gta5(tmp_path, 3)
+    (tmp_path / "labels/00002.png").unlink()
+    with pytest.raises(UserError, match=r"images/00002.png: its label .*labels/00002.png does not exist"):
+        list_examples(gta5, "train", tmp_path, True)
+    examples, faults = find_pairs(gta5, "train", tmp_path, True)
+    assert (len(examples), len(faults)) == (2, 1)
+
+
+def test_the_test_labels_of_cityscapes_are_not_used(tmp_path):
+    fixtures.cityscapes(tmp_path, {"test": 1})
+    with pytest.raises(UserError, match=r"'test' of cityscapes has no labels; splits with labels: train, val"):
+        list_examples(DATASETS["cityscapes"], "test", tmp_path, labels=True)
+
+
+# TOML
+
+GOOD = """
+name = "mine"
+ignored_ids = [9]
+[splits.train]
+images = "a/*/?.png"
+labels = "b/*/?.png"
+[splits.new]
+images = "c/*.jpg"
+[[classes]]
+name = "car"
+ids = [3, 4]
+[[classes]]
+name = "tree"
+id = 5
+color = [1, 2, 3]
+includes = ["vegetation"]
+"""
+
+
+def write(tmp_path, text):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_toml_description(tmp_path):
+    file = write(tmp_path, GOOD)
+    mine = load_dataset(file)
+    assert mine.label_ids == {3: "car", 4: "car", 5: "tree"}
+    assert (mine.evaluation_split, mine.selection_split) == ("train", None)
+    assert mine.splits["new"].labels is None
+    assert load_label_space(file) == mine.label_space
+    assert label_map(mine, mine.label_space).tolist() == table({3: 0, 4: 0, 5: 1})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "mine"', 'name = "My set"', r"mine.toml, line 2: name is 'My set'; expected lower-case"),
+        ("ignored_ids = [9]", "ignored_ids = [9", r"mine.toml is not valid TOML: .*line 4"),
+        ("ignored_ids", "ignore_ids", r"line 3: unknown key 'ignore_ids'; expected one of .*ignored_ids"),
+        ("[9]", "[5]", r"line 14: id 5 stands in ignored_ids and in class 'tree'"),
+        ("[9]", "[300]", r"line 3: ignored_ids is \[300\]; expected a list of ids, each 0 to 255"),
+        ("id = 5", "id = 4", r"line 14: id 4 stands in class 'car' and in class 'tree'"),
+        ("id = 5\n", "", r"line 12: class 'tree' needs either id = NUMBER or ids"),
+        ("[1, 2, 3]", "[1, 2]", r"line 15: color is \[1, 2\]; expected \[red, green, blue\]"),
+        ("b/*/?.png", "b/*.png", r"line 6: images has the wildcards \['\*', '\?'\] and labels \['\*'\]"),
+        ("b/*/?.png", "../*/?.png", r"line 6: labels is .* without '\.\.'"),
+        ("c/*.jpg", "c/1.jpg", r"line 8: images is 'c/1.jpg'; expected a pattern with '\*'"),
+        ("[splits.new]\nimages", "[splits.new]\nimage", r"line 8: unknown key 'image'; expected one of images, labels"),
+        (
+            "ignored_ids",
+            'evaluation_split = "new"\nignored_ids',
+            r"line 3: evaluation_split is 'new'; expected .*train",
+        ),
+        (
+            "ignored_ids",
+            'label_format = "rgb"\nignored_ids',
+            r"line 3: label_format is 'rgb'; expected one of ids, red16",
+        ),
+        ('name = "tree"', 'name = "car"', r"names car more than once"),
+        ("[[classes]]", "[[class]]", r"unknown key 'class'"),
+    ],
+)
+def test_faults_of_a_description_name_line_and_remedy(tmp_path, old, new, message):
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    with pytest.raises(UserError, match=message) as error:
+        load_dataset(write(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_description(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*gone.toml: No such file"):
+        load_dataset(str(tmp_path / "gone.toml"))
+
+
+def test_camvid_descriptions_share_a_label_space():
+    day, dusk = (load_dataset(str(EXPERIMENTS / f"camvid_{time}.toml")) for time in ("day", "dusk"))
+    assert day.label_space == dusk.label_space
+    assert label_map(day, day.label_space).tolist() == [*range(11), *[255] * 245]
+    assert dusk.selection_split is None
+    in_camvid = label_map(DATASETS["cityscapes"], day.label_space)
+    names = {raw: CITYSCAPES_CLASSES[train_id] for raw, train_id in CITYSCAPES.items()}
+    merged = {names[raw]: day.label_space.classes[i] for raw, i in enumerate(in_camvid) if i != 255}
+    assert (merged["traffic light"], merged["bus"], merged["bicycle"]) == ("sign", "car", "bicyclist")
+
+
+@pytest.mark.skipif(not (fixtures.SHARED / "data/camvid").is_dir(), reason="../shared/data/camvid is not here")
+def test_camvid_descriptions_find_all_pairs():
+    counts = {}
+    for name, split in (("camvid_day", "train"), ("camvid_day", "val"), ("camvid_dusk", "train")):
+        dataset = load_dataset(str(EXPERIMENTS / f"{name}.toml"))
+        counts[name, split] = len(list_examples(dataset, split, fixtures.SHARED / "data/camvid", labels=True))
+    assert list(counts.values()) == [517, 60, 62]
+
+
+@pytest.mark.skipif(not (fixtures.SHARED / "data/cityscapes").is_dir(), reason="../shared/data/cityscapes is not here")
+def test_real_cityscapes_pairs_are_found():
+    examples = list_examples(DATASETS["cityscapes"], "train", fixtures.SHARED / "data/cityscapes", labels=True)
+    assert [Path(e.name).stem for e in examples] == [
+        "aachen_000000_000019_leftImg8bit",
+        "aachen_000001_000019_leftImg8bit",
+    ]
+
+
+# Folders
+
+
+def test_data_set_without_folder_is_told_the_flag(tmp_path):
+    with pytest.raises(UserError, match=r"gta5 needs --source_dir=FOLDER, which holds images/\*.png"):
+        resolve_source_dir(DATASETS["gta5"], None, tmp_path, 8, 16)
+    assert resolve_source_dir(DATASETS["gta5"], tmp_path, "unused", 8, 16) == tmp_path
+
+
+def test_embedded_data_set_is_drawn_once(tmp_path, monkeypatch):
+    import sys
+    import types
+
+    calls, counts = [], {"train": 2, "test": 1}
+
+    def generate(look, root, *, height, width, splits, seed=0, progress=True):
+        calls.append((look, height, width, splits))
+        root.mkdir(parents=True)
+
+    stub = types.ModuleType("sean_jax.data.minicity")
+    stub.__dict__.update(generate=generate, DRAWING=1, DEFAULT_COUNTS={"minicity_game": counts})
+    monkeypatch.setitem(sys.modules, "sean_jax.data.minicity", stub)
+    game = DATASETS["minicity_game"]
+    first = resolve_source_dir(game, None, tmp_path, 8, 16)
+    assert resolve_source_dir(game, None, tmp_path, 8, 16) == first
+    assert resolve_source_dir(game, None, tmp_path, 16, 32) != first
+    assert calls == [("minicity_game", 8, 16, counts), ("minicity_game", 16, 32, counts)]
+
+
+def test_minicity_is_laid_out_as_described(tmp_path, monkeypatch):
+    from sean_jax.data import minicity
+
+    counts = {name: {"train": 2, "test": 1} for name in minicity.DEFAULT_COUNTS}
+    monkeypatch.setattr(minicity, "DEFAULT_COUNTS", counts)
+    for name in ("minicity_game", "minicity_camera"):
+        root = resolve_source_dir(DATASETS[name], None, tmp_path, 16, 32, progress=False)
+        assert [len(list_examples(DATASETS[name], split, root, labels=True)) for split in ("train", "test")] == [2, 1]

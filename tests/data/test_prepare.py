@@ -1,0 +1,74 @@
+import json
+import os
+import subprocess
+import sys
+
+import fixtures
+import pytest
+
+
+@pytest.fixture
+def command(tmp_path):
+    def run(*flags):
+        environment = {**os.environ, "SEAN_JAX_DATA_DIR": str(tmp_path / "prepared")}
+        command = [sys.executable, "-m", "sean_jax.prepare", *map(str, flags)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    return run
+
+
+SIZE = ("--height=16", "--width=32")
+
+
+def test_report_of_a_good_set(tmp_path, command):
+    root, report = fixtures.synthia(tmp_path / "synthia"), tmp_path / "report.json"
+    result = command("--dataset=synthia", f"--source_dir={root}", f"--report={report}", *SIZE)
+    assert result.returncode == 0, result.stderr
+    assert "synthia train: 3 pairs, no faults" in result.stdout
+    facts = json.loads(report.read_text())
+    assert facts["pixels"].keys() >= {"road", "sky", "ignored"}
+    assert sum(facts.pop("pixels").values()) == 3 * 40 * 24
+    assert facts.pop("prepared").startswith(str(tmp_path / "prepared"))
+    assert facts == {
+        "dataset": "synthia",
+        "split": "train",
+        "labels": "resized",
+        "label_encoding": "red16",
+        "pairs": 3,
+        "sizes": {"40x24": 3},
+        "faults": [],
+    }
+
+
+def test_all_faults_are_reported_and_the_exit_code_is_1(tmp_path, command):
+    root, report = fixtures.gta5(tmp_path / "gta5"), tmp_path / "report.json"
+    (root / "labels/00004.png").unlink()
+    (root / "images/00002.png").write_bytes(b"no image")
+    result = command("--dataset=gta5", f"--source_dir={root}", f"--report={report}", *SIZE)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("sean_jax.prepare: 2 faults, nothing was prepared: ")
+    assert "00002.png" in last
+    assert "00004.png" in last
+    assert [fault["file"] for fault in json.loads(report.read_text())["faults"]] == [
+        str(root / "images/00002.png"),
+        str(root / "images/00004.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--dataset=gta6",), "no data set is called 'gta6'"),
+        (("--dataset=gta5",), "gta5 needs --source_dir=FOLDER"),
+        (("--dataset=gta5", "--source_dir=/nowhere"), "--source_dir=/nowhere is not a folder"),
+        (("--dataset=gta5", "--labels=some"), "flag --labels=some"),
+        (("--dataset=gta5", "--hight=16"), "Unknown command line flag 'hight'"),
+    ],
+)
+def test_bad_flags_are_one_line(command, flags, message):
+    result = command(*flags)
+    assert result.returncode in (1, 2)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert message in line

@@ -1,0 +1,114 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sean_jax.config import PRESETS, Config, architecture
+from sean_jax.models.attention import Attention
+from sean_jax.models.segmenter import Segmenter, classifier_is_read
+from sean_jax.ops.pooling import average_pool_2x2, average_pool_3x3
+from sean_jax.ops.resize import resize_bilinear
+
+
+def _images(batch: int, height: int, width: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (batch, height, width, 3)).astype(np.uint8))
+
+
+def _thin(**settings) -> Segmenter:
+    return Segmenter(**{"num_classes": 5, "width_multiplier": 1 / 32} | settings)
+
+
+def test_parameter_count_of_the_full_network():
+    shapes = jax.eval_shape(Segmenter(19).init_params, jax.random.key(0))
+    vgg = 14_714_688  # VGG-16's thirteen convolutions
+    fc = 9 * 512 * 1024 + 1024 + 9 * 1024 * 1024 + 1024
+    heads = 1024 + 4 * (9 * 1024 * 19 + 19)
+    assert sum(np.prod(x.shape) for x in jax.tree.leaves(shapes)) == vgg + fc + heads
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (64, 96), (37, 53), (16, 128)])
+@pytest.mark.parametrize("preset", ["paper", "reference"])
+def test_any_size_from_16x16(size, preset):
+    network = _thin(**{k: v for k, v in architecture(Config(**PRESETS[preset])).items() if k != "width_multiplier"})
+    params = network.init_params(jax.random.key(0))
+    logits, attention = network.predict(params, _images(2, *size))
+    expected = (2, size[0] // 2 // 2 // 2, size[1] // 2 // 2 // 2)
+    assert logits.shape == (*expected, 5)
+    assert attention.shape == expected
+    assert np.isfinite(logits).all()
+    assert ((attention > 0) & (attention < 1)).all()
+
+
+def _branch_gradients(branches: int) -> dict[str, float]:
+    network = _thin(classifier_branches=branches)
+    params = network.init_params(jax.random.key(0))
+    # Large enough that a tap of dilation 24 still falls on the 32×32 feature map.
+    images = _images(1, 256, 256)
+    gradients = jax.grad(lambda p: jnp.sum(network.predict(p, images).logits ** 2))(params)["classifier"]
+    return {name: float(jnp.abs(g["kernel"]).sum(-1).sum(-1).min()) for name, g in gradients.items()}
+
+
+def test_every_tap_of_every_branch_of_the_paper_gets_a_gradient():
+    assert all(least > 0 for least in _branch_gradients(4).values())
+
+
+def test_the_authors_code_reaches_two_branches_of_four():
+    reached = _branch_gradients(2)
+    assert [reached[f"branch_{i}"] > 0 for i in range(4)] == [True, True, False, False]
+
+
+def test_unread_branches_are_known_to_the_optimiser():
+    params = _thin().init_params(jax.random.key(0))
+    read = classifier_is_read(params, 2)
+    unread = [jax.tree_util.keystr(p) for p, r in jax.tree_util.tree_leaves_with_path(read) if not r]
+    assert len(unread) == 4
+    assert all("branch_2" in path or "branch_3" in path for path in unread)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "pool", "upsampling"),
+    [("average_2x2", average_pool_2x2, "bilinear"), ("average_3x3", average_pool_3x3, "bilinear_align_corners")],
+)
+def test_attention_is_equation_1_in_its_own_order(pooling, pool, upsampling):
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 14, 6)).astype(np.float32))
+    highest = jax.lax.Precision.HIGHEST
+    module = Attention(pooling, upsampling, "after_upsampling", nn.initializers.normal(1.0), jnp.float32, highest)
+    params = module.init(jax.random.key(0), features)
+    kernel = params["params"]["conv"]["kernel"]
+    up = resize_bilinear(pool(features), (9, 14), align_corners=upsampling == "bilinear_align_corners")
+    expected = nn.sigmoid(jnp.einsum("bhwc,xyco->bhwo", up, kernel, precision=highest))
+    np.testing.assert_allclose(module.apply(params, features), expected, rtol=2e-5, atol=1e-6)
+
+
+def test_attention_of_zero_leaves_the_features_alone():
+    """Equation 2: with A near 0, H is F; with A near 1 it is twice F."""
+    network = _thin()
+    params = network.init_params(jax.random.key(0))
+    logits = {}
+    for bias in (-1e4, 1e4):
+        kernel = jnp.full_like(params["attention"]["conv"]["kernel"], bias)
+        logits[bias] = network.predict(params | {"attention": {"conv": {"kernel": kernel}}}, _images(1, 32, 32)).logits
+    np.testing.assert_allclose(2 * logits[-1e4], logits[1e4], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("convention", ["bgr_mean", "rgb_normalized"])
+@pytest.mark.parametrize("width_multiplier", [0.25, 1.0])
+def test_from_scratch_logits_start_calm_and_attention_near_a_half(convention, width_multiplier):
+    network = Segmenter(19, width_multiplier=width_multiplier, input_convention=convention)
+    params = network.init_params(jax.random.key(3))
+    noise = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3))
+    street = jnp.asarray(noise.repeat(8, 1).repeat(8, 2).astype(np.uint8))
+    logits, attention = jax.jit(network.predict)(params, street)
+    assert 0.3 < float(logits.std()) < 3
+    assert 0.2 < float(attention.mean()) < 0.8
+
+
+def test_bfloat16_stays_close_to_float32():
+    params = _thin().init_params(jax.random.key(0))
+    images = _images(1, 64, 64)
+    exact = _thin(precision="float32").predict(params, images).logits
+    rounded = _thin(precision="bfloat16").predict(params, images).logits
+    assert rounded.dtype == jnp.float32
+    assert float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact)) < 0.03
+    assert float(jnp.abs(exact - rounded).max()) > 0  # it did compute in bfloat16

@@ -30,9 +30,9 @@ def main() -> None:
     import jax
 
     from sean_jax.data.datasets import load_dataset
+    from sean_jax.data.sources import default_data_dir
     from sean_jax.metrics import format_table
     from sean_jax.networks import open_network
-    from sean_jax.prepare import default_data_dir
     from sean_jax.rundir import write_json
     from sean_jax.scoring import Scorer, describe
     from sean_jax.setup import prepare_scoring

@@ -18,16 +18,11 @@ from sean_jax.data.builder import LABEL_MODES, prepare
 from sean_jax.data.datasets import DATASETS, load_dataset
 from sean_jax.data.listing import FaultsFoundError
 from sean_jax.data.prepared import PreparedSet
-from sean_jax.data.sources import resolve_source_dir
+from sean_jax.data.sources import default_data_dir, resolve_source_dir
 from sean_jax.errors import UserError
 
 # Faults named on the terminal.
 _SHOWN = 20
-
-
-def default_data_dir() -> str:
-    """Where prepared sets are kept unless a flag says otherwise: $SEAN_JAX_DATA_DIR or ~/sean_jax_data."""
-    return os.path.expanduser(os.environ.get("SEAN_JAX_DATA_DIR") or "~/sean_jax_data")
 
 
 def main() -> None:

@@ -30,19 +30,19 @@ class Scorer:
         self._confusion = make_evaluator(self._network, devices, run.config.eval_batch_size)
         self._predict = jax.jit(lambda params, image: predict(self._network, params, image, image.shape[1:3]))
 
-    def examples(self) -> Iterator[Example]:
-        """All examples of the split, by name."""
-        return itertools.starmap(
-            Example, evaluation_examples(self._prepared, self._map, loader=self._run.config.loader)
-        )
+    def examples(self, indices: Sequence[int]) -> Iterator[Example]:
+        """The examples at these places of the split, in the order of names."""
+        loader = self._run.config.loader
+        found = evaluation_examples(self._prepared, self._map, loader=loader, indices=indices)
+        return itertools.starmap(Example, found)
 
     def evaluate(self, networks: dict[str, Any], step: int | None, protocol: str = "all") -> dict[str, dict[str, Any]]:
         """Scores of each network in percent, with confusion matrix and stamp, by the network's name."""
         return {name: self._evaluate(name, params, step, protocol) for name, params in networks.items()}
 
     def _evaluate(self, network: str, params: Any, step: int | None, protocol: str) -> dict[str, Any]:
-        host_share = itertools.islice(self.examples(), jax.process_index(), None, jax.process_count())
-        confusion = self._confusion(params, host_share)
+        host_share = range(jax.process_index(), len(self._prepared), jax.process_count())
+        confusion = self._confusion(params, self.examples(host_share))
         config, classes = self._run.config, self._run.label_space.classes
         return score(confusion, classes, protocol) | {
             "network": network,
@@ -63,7 +63,9 @@ class Scorer:
         """RGB picture, an example a row: input, ground truth, prediction, attention map, kept pixels."""
         palette, threshold = self._run.label_space.palette, self._run.config.attention_threshold
         rows = []
-        for example in itertools.islice(self.examples(), PICTURES):
+        # Spread over the split: neighbours in a video look alike.
+        spread = np.linspace(0, len(self._prepared) - 1, min(PICTURES, len(self._prepared)), dtype=int).tolist()
+        for example in self.examples(spread):
             height, width = example.image.shape[:2]
             classes, attention = jax.tree.map(lambda x: np.asarray(x[0]), self._predict(params, example.image[None]))
             truth = Image.fromarray(example.label).resize((width, height), Image.Resampling.NEAREST)

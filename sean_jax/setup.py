@@ -8,9 +8,8 @@ from sean_jax.data.builder import prepare
 from sean_jax.data.classes import load_label_space
 from sean_jax.data.datasets import Dataset, label_map, load_dataset
 from sean_jax.data.prepared import PreparedSet
-from sean_jax.data.sources import resolve_source_dir
+from sean_jax.data.sources import default_data_dir, resolve_source_dir
 from sean_jax.errors import UserError
-from sean_jax.prepare import default_data_dir
 from sean_jax.rundir import Run
 
 

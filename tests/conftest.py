@@ -6,9 +6,7 @@ import pathlib
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax
 import pytest
-
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

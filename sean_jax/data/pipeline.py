@@ -6,7 +6,7 @@ before it: a run starts again at any step at once, and each host finds its share
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -159,15 +159,15 @@ def _check(source: PreparedSet, target: PreparedSet | None, batch_size: int, hos
 
 
 def evaluation_examples(
-    prepared: PreparedSet, label_map: np.ndarray, *, loader: str = "tf_data", limit: int | None = None
+    prepared: PreparedSet, label_map: np.ndarray, *, loader: str = "tf_data", indices: Sequence[int] | None = None
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """All examples once, in the order of their names.
+    """Labelled examples, all of them in the order of their names unless ``indices`` says which.
 
     Args:
       prepared: prepared with labels, at their own size or resized.
       label_map: uint8 [256], raw label id → class index or IGNORE_LABEL.
       loader: ``tf_data`` or ``grain``.
-      limit: stop after so many examples.
+      indices: places of the examples wanted in the order of names; None for all. Several hosts take shares by it.
 
     Yields:
       name, image uint8 [h, w, 3] and label uint8 [H, W]; sizes of labels may differ from one to the next.
@@ -177,14 +177,15 @@ def evaluation_examples(
     """
     if prepared.labels == "none":
         raise ValueError("evaluation needs labels; the set was prepared without")
-    stop = len(prepared) if limit is None else min(limit, len(prepared))
+    indices = range(len(prepared)) if indices is None else indices
 
     def read(number: int) -> dict[str, bytes]:
-        record = prepared.read(number)
+        record = prepared.read(indices[number])
         return {"image": record["image"], "label": record.get("label", b"")}
 
     fields = {"image": None, "label": np.asarray(label_map, np.uint8)}
-    return _named(prepared.names[:stop], elements(loader, read, fields, 0, stop, None))
+    names = [prepared.names[index] for index in indices]
+    return _named(names, elements(loader, read, fields, 0, len(indices), None))
 
 
 def _named(names: list[str], decoded: Iterator[dict[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

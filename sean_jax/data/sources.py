@@ -1,11 +1,17 @@
 """Where a data set's files are: the folder somebody names, or the embedded one, drawn on first use."""
 
 import importlib
+import os
 from pathlib import Path
 
 from sean_jax.data.concurrency import lock
 from sean_jax.data.datasets import Dataset
 from sean_jax.errors import UserError
+
+
+def default_data_dir() -> str:
+    """Where prepared sets are kept unless a flag says otherwise: $SEAN_JAX_DATA_DIR or ~/sean_jax_data."""
+    return os.path.expanduser(os.environ.get("SEAN_JAX_DATA_DIR") or "~/sean_jax_data")
 
 
 def resolve_source_dir(

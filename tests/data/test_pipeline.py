@@ -204,7 +204,8 @@ def test_evaluation_goes_through_all_in_order(sets, loader):
         np.testing.assert_array_equal(image, decode(scored.read(i)["image"]))
         assert (image.shape, label.shape) == ((16, 32, 3), (32, 64))
         np.testing.assert_array_equal(label, table[decode(scored.read(i)["label"])])
-    assert len(list(pipeline.evaluation_examples(scored, table, loader=loader, limit=2))) == 2
+    chosen = pipeline.evaluation_examples(scored, table, loader=loader, indices=[2, 0])
+    assert [name for name, _, _ in chosen] == [scored.names[2], scored.names[0]]
 
 
 def test_labels_of_several_sizes_can_be_scored(tmp_path):

@@ -21,7 +21,9 @@ def _axis(n: int, out: int, align_corners: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("size", "out"), [((4, 7), (32, 56)), ((5, 5), (9, 10)), ((1, 3), (2, 5)), ((33, 65), (64, 128))])
+@pytest.mark.parametrize(
+    ("size", "out"), [((4, 7), (32, 56)), ((5, 5), (9, 10)), ((1, 3), (2, 5)), ((33, 65), (64, 128))]
+)
 def test_bilinear_matches_its_definition(size, out, align_corners):
     x = np.random.default_rng(1).normal(size=(2, *size, 3)).astype(np.float32)
     rows, columns = _axis(size[0], out[0], align_corners), _axis(size[1], out[1], align_corners)

@@ -35,8 +35,8 @@ SETTINGS = {
 }
 SCALES = {
     "cpu": {
-        "width_multiplier": "0.25", "height": "120", "width": "160", "steps": "1200", "learning_rate": "3e-4",
-        "precision": "float32", "log_every": "50", "eval_every": "400", "save_every": "200", "eval_batch_size": "4",
+        "width_multiplier": "0.25", "height": "120", "width": "160", "steps": "1500", "learning_rate": "1e-4",
+        "precision": "float32", "log_every": "50", "eval_every": "500", "save_every": "200", "eval_batch_size": "4",
     },
     "gpu": {
         "height": "352", "width": "480", "steps": "4000", "learning_rate": "1e-4", "precision": "bfloat16",

@@ -1,7 +1,7 @@
 """Scores of networks on a labelled split, each stamped with all that a number needs to mean something."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax

@@ -102,6 +102,23 @@ class Checkpoints:
             ) from error
 
 
+def read_state(workdir: str | os.PathLike[str], *, best: bool = False) -> Any:
+    """The whole state of a run at its last checkpoint, or at the one whose teacher scored best.
+
+    Raises:
+      UserError: no run, or no whole checkpoint yet.
+    """
+    run = rundir.load(workdir)
+    network = run.network()
+    if (pathlib.Path(workdir) / "checkpoints").is_dir():
+        with Checkpoints(pathlib.Path(workdir), read_only=True) as checkpoints:
+            step = (checkpoints.best_step if best else None) or checkpoints.latest_step
+            if step is not None:
+                like = abstract_state(make_method(run.config, network), network)
+                return checkpoints.restore(step, like, jax.local_devices()[:1])
+    raise UserError(f"--workdir={workdir} holds no whole checkpoint yet; let the training run longer")
+
+
 def read_weights(workdir: str | os.PathLike[str], network: str) -> tuple[Any, dict[str, Any]]:
     """The parameters of a run's ``teacher`` or ``student`` at the checkpoint that counts, and their metadata.
 
@@ -109,20 +126,11 @@ def read_weights(workdir: str | os.PathLike[str], network: str) -> tuple[Any, di
     :meth:`sean_jax.rundir.Run.weights_metadata` and the ``step``.
     """
     run = rundir.load(workdir)
-    segmenter = run.network()
-    method = make_method(run.config, segmenter)
-    if not (pathlib.Path(workdir) / "checkpoints").is_dir():
-        raise UserError(f"--workdir={workdir} holds no checkpoint yet; run training longer")
-    checkpoints = Checkpoints(pathlib.Path(workdir), read_only=True)
-    step = checkpoints.best_step if run.config.selection == "oracle" else checkpoints.latest_step
-    step = step if step is not None else checkpoints.latest_step
-    if step is None:
-        raise UserError(f"--workdir={workdir} holds no whole checkpoint yet; run training longer")
-    state = checkpoints.restore(step, abstract_state(method, segmenter), jax.local_devices()[:1])
-    checkpoints.close()
-    return method.networks(state)[network], run.weights_metadata() | {"step": step}
+    state = read_state(workdir, best=run.config.selection == "oracle")
+    networks = make_method(run.config, run.network()).networks(state)
+    return networks[network], run.weights_metadata() | {"step": int(state.step)}
 
 
 def abstract_state(method: Any, segmenter: Any) -> Any:
     """Structure, shapes and types of the method's state, without computing anything."""
-    return jax.eval_shape(lambda key: method.init(segmenter.init_params(key)), jax.random.key(0))
+    return jax.eval_shape(method.init, segmenter.abstract_params())

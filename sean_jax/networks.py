@@ -3,8 +3,6 @@
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
-
 from sean_jax import rundir, weights
 from sean_jax.checkpoints import read_weights
 from sean_jax.config import ARCHITECTURE, Config, reference_architecture
@@ -36,8 +34,7 @@ def open_network(workdir: str | None, weights_file: str | None, network: str) ->
     assert weights_file is not None
     file = weights.read(weights_file)
     run = _run_of(file, weights_file)
-    fresh = jax.eval_shape(run.network().init_params, jax.random.key(0))
-    params, report = weights.into_params(file, fresh)
+    params, report = weights.into_params(file, run.network().abstract_params())
     if report.fresh:
         raise UserError(f"--weights={weights_file} is no whole network: it lacks {', '.join(report.fresh[:3])}, …")
     return Network(run, params, None, weights_file)

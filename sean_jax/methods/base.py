@@ -76,10 +76,9 @@ class SelfEnsembling:
         )
 
     def init(self, params: Params) -> SelfEnsemblingState:
-        """Student and teacher start equal; the teacher is a copy, since the state is donated to each step."""
-        params = jax.tree.map(jnp.asarray, params)
-        teacher = jax.tree.map(jnp.copy, params)
-        return SelfEnsemblingState(jnp.int32(0), params, teacher, self.tx.init(params))
+        """Student and teacher start equal, each a copy of its own: the state is donated to each step."""
+        student, teacher = (jax.tree.map(lambda x: jnp.array(x, copy=True), params) for _ in range(2))
+        return SelfEnsemblingState(jnp.int32(0), student, teacher, self.tx.init(student))
 
     def networks(self, state: SelfEnsemblingState) -> dict[str, Params]:
         return {"teacher": state.teacher, "student": state.student}

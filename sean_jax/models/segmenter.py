@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from sean_jax.models.aspp import ASPP
@@ -14,6 +15,8 @@ from sean_jax.models.inputs import INPUT_RMS, apply_convention
 from sean_jax.models.vgg import Backbone, thin
 
 MIN_SIZE = 16  # pixels on either side; a smaller image would leave the attention module less than 2×2 features
+
+_SMALLEST_IMAGE = np.zeros((1, MIN_SIZE, MIN_SIZE, 3), np.float32)
 
 # Precision setting → (type of activations and convolutions, precision of float32 products). Parameters, the
 # attention map, the logits and everything after them are float32 under all three.
@@ -79,8 +82,11 @@ class Segmenter(nn.Module):
         """Fresh parameters; their shapes do not depend on the image size."""
         # Run once: on a CPU, optimising the compiled program would take seconds and save microseconds.
         options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        init = jax.jit(self.init, compiler_options=options)
-        return init(key, jnp.zeros((1, MIN_SIZE, MIN_SIZE, 3)))["params"]
+        return jax.jit(self.init, compiler_options=options)(key, _SMALLEST_IMAGE)["params"]
+
+    def abstract_params(self) -> dict[str, Any]:
+        """Shapes and types of the parameters; nothing is computed."""
+        return jax.eval_shape(self.init, jax.random.key(0), _SMALLEST_IMAGE)["params"]
 
     def predict(self, params: dict[str, Any], images: jax.Array) -> Prediction:
         """Applies the network with ``params`` to ``images``."""

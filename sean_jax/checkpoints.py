@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from sean_jax import rundir
 from sean_jax.errors import UserError
 from sean_jax.methods import make_method
-from sean_jax.parallel import Devices
 
 KEEP = 3  # the last few
 SCORE = "mean_iou"  # the metric an evaluated checkpoint is saved with: the teacher's, in percent
@@ -62,17 +62,21 @@ class Checkpoints:
         Raises:
           UserError: this or the previous checkpoint cannot be written.
         """
+        if jax.process_count() > 1:  # every host holds a copy; Orbax wants to know that they are one array
+            mesh = jax.sharding.Mesh(jax.devices(), "devices")
+            state = multihost_utils.host_local_array_to_global_array(state, mesh, jax.sharding.PartitionSpec())
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config))
         metrics = None if score is None else {SCORE: score}
         self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
 
-    def restore(self, step: int, like: Any, devices: Devices) -> Any:
-        """The state at ``step``, replicated on ``devices``; ``like`` has its structure, shapes and types."""
-        mesh = jax.sharding.Mesh(list(devices), ("devices",))
+    def restore(self, step: int, like: Any) -> Any:
+        """The state at ``step`` on a device of this host; ``like`` has its structure, shapes and types."""
+        mesh = jax.sharding.Mesh(jax.devices(), "devices")
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=items)["state"]
+        state = self._manager.restore(step, args=items)["state"]
+        return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def wait(self) -> None:
         """Returns when everything is on disk.
@@ -115,7 +119,7 @@ def read_state(workdir: str | os.PathLike[str], *, best: bool = False) -> Any:
             step = (checkpoints.best_step if best else None) or checkpoints.latest_step
             if step is not None:
                 like = abstract_state(make_method(run.config, network), network)
-                return checkpoints.restore(step, like, jax.local_devices()[:1])
+                return checkpoints.restore(step, like)
     raise UserError(f"--workdir={workdir} holds no whole checkpoint yet; let the training run longer")
 
 

@@ -53,7 +53,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
     checkpoints = Checkpoints(workdir, keep_best=config.selection == "oracle")
     restored_step = checkpoints.latest_step or 0
     if restored_step:
-        state = checkpoints.restore(restored_step, abstract_state(method, network), devices)
+        state = checkpoints.restore(restored_step, abstract_state(method, network))
         say(f"resuming from step {restored_step} of {config.steps}")
     else:
         state = initial if initial is not None else method.init(_initial_params(plan, say))
@@ -92,6 +92,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
                 evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(networks["teacher"]))
                 monitor.evaluation(step, evaluation)
                 score = evaluation.mean_iou
+            monitor.end_step(step)
 
             # What was evaluated is saved with its score; the file is written while the next steps run.
             if score is not None or step % config.save_every == 0 or last or stopping:

@@ -27,6 +27,7 @@ class Monitor:
             return
         self._workdir, self._config = workdir, run.config
         self._images_per_step = images_per_step
+        self._line: dict[str, float] = {}  # of metrics.jsonl, for the step under way
         self._metrics = rundir.MetricsFile(workdir / "metrics.jsonl", restored_step)
         # TensorBoard hides what an earlier process wrote past the step that this one starts from.
         purge = restored_step + 1 if restored_step else None
@@ -54,7 +55,7 @@ class Monitor:
         """Records the losses of ``step``."""
         if not self._leader:
             return
-        self._metrics.write(step, metrics)
+        self._line |= metrics
         now = time.perf_counter()
         last_step, last_time = self._last_log
         rate = (step - last_step) * self._images_per_step / (now - last_time)
@@ -73,7 +74,7 @@ class Monitor:
         metrics = {"val/mean_iou": teacher["mean_iou"]}
         metrics |= {f"val/{name}/mean_iou": s["mean_iou"] for name, s in evaluation.scores.items() if name != "teacher"}
         metrics |= {f"val/iou/{name}": value for name, value in teacher["iou"].items() if value is not None}
-        self._metrics.write(step, metrics)
+        self._line |= metrics
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         self._board.add_image("panel", evaluation.panel, step, dataformats="HWC")
@@ -90,6 +91,12 @@ class Monitor:
         if self._config.selection == "last" or not path.exists():
             return True
         return json.loads(path.read_text())["teacher"]["mean_iou"] < teacher["mean_iou"]
+
+    def end_step(self, step: int) -> None:
+        """Writes the step's line of ``metrics.jsonl``, if there is anything to write."""
+        if self._leader and self._line:
+            self._metrics.write(step, self._line)
+            self._line = {}
 
     def say(self, line: str) -> None:
         """Prints a line without tearing the progress bar."""

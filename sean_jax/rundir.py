@@ -108,7 +108,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one object a line, a step at most once for each kind of metrics.
+    """``metrics.jsonl``: one object a line, a step at most once.
 
     It holds what a run computes and no times, so that two equal runs leave equal files.
     """

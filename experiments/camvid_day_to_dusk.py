@@ -23,6 +23,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = {
@@ -100,6 +101,13 @@ def table(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
     return "\n".join(lines)
 
 
+def hardware(device: Any) -> str:
+    if device.platform != "cpu":
+        return device.device_kind
+    models = [line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{models[0].partition(':')[2].strip()}, {len(models)} cores"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid_dir", required=True)
@@ -125,7 +133,7 @@ def main() -> None:
         "protocol": "all (mean over 11 classes), last checkpoint",
         "scale": args.scale,
         "settings": SETTINGS | SCALES[args.scale] | {k: pathlib.Path(SETTINGS[k]).name for k in ("source", "target")},
-        "hardware": f"{jax.devices()[0].device_kind}, {platform.machine()}",
+        "hardware": hardware(jax.devices()[0]),
         "versions": {"jax": jax.__version__, "python": platform.python_version()},
         "mean_iou": results,
     }

@@ -1,8 +1,10 @@
 """Orbax checkpoints: the whole state of a run and its configuration, written while training goes on."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +30,7 @@ class KeepEvaluated:
         scores = {i: info.metrics[SCORE] for i, info in enumerate(checkpoints) if info.metrics}
         kept = {max(scores)} if scores else set()
         if self._keep_best and scores:
-            kept.add(max(scores, key=lambda i: scores[i]))
+            kept.add(max(scores, key=lambda i: (scores[i], i)))  # of equal ones the later, as Orbax's best_step
         return [i in kept for i in range(len(checkpoints))]
 
 
@@ -45,7 +47,10 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
-        self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options)
+        if not read_only:
+            self._directory.mkdir(exist_ok=True)  # not left to Orbax: here a full disk is an OSError
+        with self._read_errors("a checkpoint"):
+            self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options)
 
     @property
     def latest_step(self) -> int | None:
@@ -70,12 +75,17 @@ class Checkpoints:
         self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state at ``step`` on a device of this host; ``like`` has its structure, shapes and types."""
+        """The state at ``step`` on a device of this host; ``like`` has its structure, shapes and types.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
         mesh = jax.sharding.Mesh(jax.devices(), "devices")
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        state = self._manager.restore(step, args=items)["state"]
+        with self._read_errors(f"checkpoint {step}"):
+            state = self._manager.restore(step, args=items)["state"]
         return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def wait(self) -> None:
@@ -87,23 +97,42 @@ class Checkpoints:
         self._guarded(self._manager.wait_until_finished)
 
     def close(self) -> None:
-        self._manager.close()
+        """As :meth:`wait`, and the last thing to be called."""
+        self._guarded(self._manager.close)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        # What is on its way out says more than a second complaint about the same disk.
+        with contextlib.suppress(UserError) if error else contextlib.nullcontext():
+            self.close()
 
     def _guarded(self, write: Any) -> None:
         try:
             write()
         except Exception as error:  # tensorstore reports disks through exceptions of many types
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"cannot write a checkpoint to {self._directory}: {reason}; the last whole checkpoint is kept: "
+                f"cannot write a checkpoint to {self._directory}: {_reason(error)}; the last whole checkpoint is kept: "
                 "free space there and run the same command again"
             ) from error
+
+    @contextlib.contextmanager
+    def _read_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever Orbax and tensorstore raise here is about files that they wrote
+            raise UserError(
+                f"{what} in {self._directory} cannot be read ({_reason(error)}); "
+                "delete the damaged one, and the same command resumes from the one before"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system said, where tensorstore quotes it; else the exception's first line, shortened."""
+    if quoted := re.search(r"([^:\n]+) \[os_error_code", str(error)):
+        return quoted[1].strip()
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 def read_state(workdir: str | os.PathLike[str], *, best: bool = False) -> Any:

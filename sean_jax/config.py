@@ -36,7 +36,7 @@ class Config:
     target_dir: str | None = _setting(None, "folder of the target, as downloaded")
     source_split: str = _setting("train", "split of the source that is trained on")
     target_split: str = _setting("train", "split of the target that is adapted on, without its labels")
-    eval_split: str | None = _setting(None, "split of the target that is scored; default: the data set's own")
+    eval_split: str | None = _setting(None, "split of the target that is scored, or none; default: the data set's own")
     classes: str | None = _setting(None, "label space: 19, 16, 13 or a TOML file; default: the source's")
     data_dir: str | None = _setting(None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
     loader: Literal["tf_data", "grain"] = _setting("tf_data", "input engine; both give the same images in one order")
@@ -125,7 +125,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 2,
         "width_multiplier": 0.25,
         "steps": 400,
-        "learning_rate": 2e-4,
+        "learning_rate": 3e-4,
         "learning_rate_schedule": "cosine",
         "random_flip": True,
         "ema_ramp": True,
@@ -202,6 +202,8 @@ def resolve(
     values.setdefault("steps", STEPS.get(values["source"], 20_000))
     values.setdefault("classes", default_classes)
     values.setdefault("eval_split", evaluation_split)
+    if values["eval_split"] == "none":
+        values["eval_split"] = None
     values.setdefault("initialization", "pretrained" if values.get("init_weights") else "scratch")
     values.setdefault("input_convention", input_convention or "bgr_mean")
     config = Config(**values)
@@ -220,6 +222,10 @@ def _check(config: Config) -> None:
         "classifier_branches": 4, "attention_threshold": 1, "ema_decay": 1, "learning_rate_final_fraction": 1,
         "width_multiplier": 16, "seed": 2**32 - 1,
     }  # fmt: skip
+    for field in dataclasses.fields(config):  # flags are checked already; what weights imply is not
+        allowed, value = choices(field.name), getattr(config, field.name)
+        if allowed and value not in allowed:
+            raise UserError(f"--{field.name}={value} is unknown; expected one of {', '.join(allowed)}")
     for name, bound in least.items():
         if not getattr(config, name) >= bound:
             raise UserError(f"--{name}={getattr(config, name)} is too small; expected at least {bound:g}")

@@ -1,4 +1,8 @@
-"""``python -m sean_jax.evaluate``: scores a run or a weights file on a labelled data set."""
+"""``python -m sean_jax.evaluate``: scores a run or a weights file on a labelled data set.
+
+With ``--from=scores.json`` (what ``--out`` wrote) the stored confusion matrix is scored again under ``--protocol``,
+without network and images, where the matrix holds enough for it.
+"""
 
 import dataclasses
 import pathlib
@@ -8,7 +12,7 @@ from absl import flags
 
 from sean_jax import cli
 from sean_jax.errors import UserError
-from sean_jax.protocols import PROTOCOLS
+from sean_jax.protocols import PROTOCOLS, rescore
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
@@ -17,24 +21,48 @@ DATASET = flags.DEFINE_string("dataset", None, "built-in data set or TOML file; 
 DATASET_DIR = flags.DEFINE_string("dataset_dir", None, "its folder; default: the run's, if it is the run's target")
 SPLIT = flags.DEFINE_string("split", None, "labelled split; default: the data set's own")
 PROTOCOL = flags.DEFINE_enum("protocol", "all", list(PROTOCOLS), "which classes the mean is over")
+FROM = flags.DEFINE_string("from", None, "scores.json of an earlier evaluation, to score again by --protocol")
 OUT = flags.DEFINE_string("out", None, "file for the scores as JSON")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
 LOADER = flags.DEFINE_enum("loader", None, ["tf_data", "grain"], "input engine")
-HEIGHT = flags.DEFINE_integer("height", None, "input size in pixels; default: the size trained at")
-WIDTH = flags.DEFINE_integer("width", None, "input size in pixels; default: the size trained at")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per device")
+HEIGHT = flags.DEFINE_integer("height", None, "input size in pixels; default: the size trained at", lower_bound=16)
+WIDTH = flags.DEFINE_integer("width", None, "input size in pixels; default: the size trained at", lower_bound=16)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per device", lower_bound=1)
 PRECISION = flags.DEFINE_enum("precision", None, ["float32", "tf32", "bfloat16"], "arithmetic; default: the run's")
 
 
 def main() -> None:
+    out = pathlib.Path(OUT.value) if OUT.value else None
+    if out and not out.parent.is_dir():
+        raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
+    if FROM.value:
+        if WORKDIR.value or WEIGHTS.value or DATASET.value or SPLIT.value:
+            raise UserError("--from scores a stored matrix again and goes with --protocol and --out only")
+        _report(rescore(FROM.value, PROTOCOL.value), out)
+    else:
+        _report(_evaluate(), out)
+
+
+def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
+    from sean_jax.metrics import format_table
+    from sean_jax.rundir import write_json
+    from sean_jax.scoring import describe
+
+    print(describe(scores))
+    print(format_table(scores))
+    if scores["absent"]:
+        print(f"  left out of the mean, neither true nor predicted: {', '.join(scores['absent'])}")
+    if out:
+        write_json(out, scores)
+
+
+def _evaluate() -> dict[str, Any]:
     import jax
 
-    from sean_jax.data.datasets import load_dataset
+    from sean_jax.data.datasets import label_map, load_dataset
     from sean_jax.data.sources import default_data_dir
-    from sean_jax.metrics import format_table
     from sean_jax.networks import open_network
-    from sean_jax.rundir import write_json
-    from sean_jax.scoring import Scorer, describe
+    from sean_jax.scoring import Scorer
     from sean_jax.setup import prepare_scoring
 
     network = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
@@ -56,20 +84,13 @@ def main() -> None:
     split = SPLIT.value or (config.eval_split if same_target else None) or dataset.evaluation_split
     if split is None or dataset.split(split).labels is None:
         raise UserError(f"{dataset.name} has no labels to score on in split {split}; name another --split")
+    label_map(dataset, network.run.label_space)  # refused here if the data set cannot supply the classes
     run = network.run._replace(config=dataclasses.replace(config, **changes, eval_split=split))
     prepared = prepare_scoring(run.config, dataset, progress=True, flag="--dataset_dir")
     assert prepared is not None
-    out = pathlib.Path(OUT.value) if OUT.value else None
-    if out and not out.parent.is_dir():
-        raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
-
     scorer = Scorer(run, dataset, split, prepared, jax.local_devices())
     scores = scorer.evaluate({NETWORK.value: network.params}, network.step, PROTOCOL.value)[NETWORK.value]
-    scores["weights"] = network.origin
-    print(describe(scores))
-    print(format_table(scores))
-    if out:
-        write_json(out, scores)
+    return scores | {"weights": network.origin}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +34,8 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
     devices = devices_for(config.batch_size)
     leader = jax.process_index() == 0
     say = print if leader else lambda _: None
+    if leader:
+        rundir.check(workdir, plan.run)  # what is refused is refused before anything is prepared
     say(_headline(plan, devices))
 
     # Data first, so that bad input leaves no run directory: the source with labels, the target without.
@@ -46,10 +47,10 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
     else:
         say(f"{plan.target.name} has no labelled split: nothing will be scored")
 
-    # Restore, or begin. A configuration other than the one in the directory is refused before anything is touched.
+    # Restore, or begin.
     initial = None if rundir.exists(workdir) else method.init(_initial_params(plan, say))
     if leader:
-        rundir.open_or_create(workdir, plan.run)
+        rundir.create(workdir, plan.run)
     checkpoints = Checkpoints(workdir, keep_best=config.selection == "oracle")
     restored_step = checkpoints.latest_step or 0
     if restored_step:
@@ -59,6 +60,11 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
         state = initial if initial is not None else method.init(_initial_params(plan, say))
 
     assert config.steps is not None
+    if restored_step == config.steps:
+        say("this run is finished")
+        checkpoints.close()
+        _report(workdir, leader)
+        return
     batches = training_batches(
         source,
         label_map(plan.source, plan.run.label_space),
@@ -77,17 +83,22 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
     monitor = Monitor(workdir, plan.run, restored_step, images_per_step, leader)
     settings = rundir.to_json(plan.run)
 
-    with monitor, checkpoints, _sigterm() as terminated:
+    with monitor, checkpoints, _stop_signals() as received:
         for step, batch in enumerate(batches, restored_step + 1):
             state, metrics = step_fn(state, batch, rng)
             monitor.step()
 
-            last, stopping = step == config.steps, terminated.is_set()
-            if step % config.log_every == 0 or last:
-                monitor.losses(step, _finite(metrics, step, checkpoints))
+            last, stopping = step == config.steps, bool(received)
+            logging = step % config.log_every == 0 or last
+            evaluating = scorer is not None and (step % config.eval_every == 0 or last)
+            saving = evaluating or step % config.save_every == 0 or last or stopping
+            if logging or saving:
+                losses = _finite(metrics, step, checkpoints, state if saving else None)
+                if logging:
+                    monitor.losses(step, losses)
 
             score = None
-            if scorer is not None and (step % config.eval_every == 0 or last):
+            if scorer is not None and evaluating:
                 networks = method.networks(state)
                 evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(networks["teacher"]))
                 monitor.evaluation(step, evaluation)
@@ -95,16 +106,23 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
             monitor.end_step(step)
 
             # What was evaluated is saved with its score; the file is written while the next steps run.
-            if score is not None or step % config.save_every == 0 or last or stopping:
-                _finite(metrics, step, checkpoints, state)
+            if saving:
                 checkpoints.save(step, state, settings, score)
             if stopping:
                 break
         checkpoints.wait()
 
-    if stopping_early := terminated.is_set() and (checkpoints.latest_step or 0) < config.steps:
-        say(f"stopped by SIGTERM after step {checkpoints.latest_step}, which is saved; the same command resumes there")
-    if leader and not stopping_early:
+    if (checkpoints.latest_step or 0) == config.steps:
+        _report(workdir, leader)
+        return
+    name = signal.Signals(received[0]).name
+    say(f"stopped by {name} after step {checkpoints.latest_step}, which is saved; the same command resumes there")
+    if name == "SIGINT":
+        raise KeyboardInterrupt
+
+
+def _report(workdir: pathlib.Path, leader: bool) -> None:
+    if leader:
         print(final_report(workdir))
         print(f"run directory: {workdir}; pictures: {workdir / 'pictures'}")
 
@@ -160,11 +178,21 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 @contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets: the loop finishes its step, saves and ends."""
-    terminated = threading.Event()
-    previous = signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+def _stop_signals() -> Iterator[list[int]]:
+    """The signals that came, SIGTERM or SIGINT (Ctrl-C): the loop finishes its step, saves and ends.
+
+    A second Ctrl-C ends at once. The first must not: raised wherever it falls, KeyboardInterrupt is lost in a callback
+    of JAX's from time to time.
+    """
+    received: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield terminated
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -90,7 +90,8 @@ class Monitor:
         path = self._workdir / "evaluation.json"
         if self._config.selection == "last" or not path.exists():
             return True
-        return json.loads(path.read_text())["teacher"]["mean_iou"] < teacher["mean_iou"]
+        # Of equal scores the later counts, as among the checkpoints.
+        return json.loads(path.read_text())["teacher"]["mean_iou"] <= teacher["mean_iou"]
 
     def end_step(self, step: int) -> None:
         """Writes the step's line of ``metrics.jsonl``, if there is anything to write."""

@@ -33,8 +33,12 @@ def open_network(workdir: str | None, weights_file: str | None, network: str) ->
         return Network(rundir.load(workdir), params, metadata["step"], f"{pathlib.Path(workdir)}, {network}")
     assert weights_file is not None
     file = weights.read(weights_file)
-    run = _run_of(file, weights_file)
-    params, report = weights.into_params(file, run.network().abstract_params())
+    try:
+        run = _run_of(file, weights_file)
+        abstract = run.network().abstract_params()
+    except (KeyError, TypeError, ValueError) as error:  # metadata that neither we nor the authors wrote
+        raise UserError(f"--weights={weights_file} has damaged metadata ({error!r}); port its weights anew") from None
+    params, report = weights.into_params(file, abstract)
     if report.fresh:
         raise UserError(f"--weights={weights_file} is no whole network: it lacks {', '.join(report.fresh[:3])}, …")
     return Network(run, params, None, weights_file)

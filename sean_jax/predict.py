@@ -2,14 +2,17 @@
 
 import contextlib
 import glob
+import os
 import pathlib
+import sys
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 from PIL import Image, ImageOps
 
-from sean_jax import cli, visualize
+from sean_jax import cli, submission, visualize
 from sean_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
@@ -20,6 +23,7 @@ OUTPUT = flags.DEFINE_string("output", None, "folder for the results")
 OVERLAY = flags.DEFINE_bool("overlay", False, "also write the colours blended over the image")
 ATTENTION = flags.DEFINE_bool("attention", False, "also write the attention map, from blue (0) to red (1)")
 LABEL_IDS = flags.DEFINE_bool("label_ids", False, "also write Cityscapes labelIds, as its server wants them")
+SUBMISSION = flags.DEFINE_string("cityscapes_submission", None, "zip file for Cityscapes' benchmark server")
 NATIVE_SIZE = flags.DEFINE_bool("native_size", False, "run the network at the image's own size, not the training size")
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
@@ -31,11 +35,20 @@ class Job(NamedTuple):
     image: pathlib.Path
     result: pathlib.Path
 
+    def file(self, ending: str) -> pathlib.Path:
+        """The result of that ending."""
+        return self.result.with_name(self.result.name + ending)
+
 
 def main() -> None:
-    if not INPUT.value or not OUTPUT.value:
+    if not INPUT.value or not (OUTPUT.value or SUBMISSION.value):
         raise UserError("--input (file, folder or glob) and --output (folder) are needed; see --help")
-    jobs = find_images(INPUT.value, pathlib.Path(OUTPUT.value))
+    wanted = {"_overlay.png": OVERLAY.value, "_attention.png": ATTENTION.value, "_labelIds.png": LABEL_IDS.value}
+    endings = [".png", *(ending for ending, asked in wanted.items() if asked)] if OUTPUT.value else []
+    jobs = find_images(INPUT.value, pathlib.Path(OUTPUT.value or os.devnull), endings)
+    names = submission.names([job.image for job in jobs]) if SUBMISSION.value else []
+    for job in jobs:
+        check_image(job.image)
 
     import jax
     from tqdm import tqdm
@@ -45,36 +58,59 @@ def main() -> None:
 
     opened = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
     network, config, space = opened.run.network(), opened.run.config, opened.run.label_space
-    table = _label_id_table(space.classes) if LABEL_IDS.value else None
+    table = _label_id_table(space.classes) if LABEL_IDS.value or SUBMISSION.value else np.zeros(0, np.uint8)
     apply = jax.jit(lambda params, image, size: predict(network, params, image, size), static_argnums=2)
 
-    for job in tqdm(jobs, unit="image"):
-        image = read_image(job.image)
-        size = image.size if NATIVE_SIZE.value else (config.width, config.height)
-        inputs = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-        prediction = apply(opened.params, inputs[None], (image.height, image.width))
-        classes, attention = (np.asarray(x[0]) for x in prediction)
+    def segment(image: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Classes and attention of ``size`` (height, width)."""
+        at = image.size if NATIVE_SIZE.value else (config.width, config.height)
+        inputs = np.asarray(image.resize(at, Image.Resampling.BICUBIC))
+        classes, attention = apply(opened.params, inputs[None], size)
+        return np.asarray(classes[0]), np.asarray(attention[0])
+
+    def save_results(job: Job, image: Image.Image) -> None:
+        classes, attention = segment(image, (image.height, image.width))
         job.result.parent.mkdir(parents=True, exist_ok=True)
-        _save(visualize.palette_image(classes, space.palette), job.result, ".png")
+        _save(visualize.palette_image(classes, space.palette), job.file(".png"))
         if OVERLAY.value:
             colors = visualize.colorize(classes, space.palette)
-            _save(Image.fromarray(visualize.overlay(np.asarray(image), colors)), job.result, "_overlay.png")
+            _save(Image.fromarray(visualize.overlay(np.asarray(image), colors)), job.file("_overlay.png"))
         if ATTENTION.value:
-            _save(Image.fromarray(visualize.heat_map(attention)), job.result, "_attention.png")
-        if table is not None:
-            _save(Image.fromarray(table[classes]), job.result, "_labelIds.png")
-    print(f"{len(jobs)} image(s) segmented by the {NETWORK.value} of {opened.origin}: {OUTPUT.value}")
+            _save(Image.fromarray(visualize.heat_map(attention)), job.file("_attention.png"))
+        if LABEL_IDS.value:
+            _save(Image.fromarray(table[classes]), job.file("_labelIds.png"))
+
+    with submission.archive(SUBMISSION.value) as archive:
+        for i, job in enumerate(tqdm(jobs, unit="image")):
+            image = read_image(job.image)
+            if OUTPUT.value:
+                save_results(job, image)
+            if archive is not None:
+                archive.writestr(names[i], submission.png(table[segment(image, submission.SIZE)[0]]))
+    places = " and ".join(place for place in (OUTPUT.value, SUBMISSION.value) if place)
+    print(f"{len(jobs)} image(s) segmented by the {NETWORK.value} of {opened.origin}: {places}")
+    if SUBMISSION.value and len(jobs) != submission.IMAGES:
+        print(f"the server wants all {submission.IMAGES} test images; these are {len(jobs)}", file=sys.stderr)
 
 
-def find_images(pattern: str, output: pathlib.Path) -> list[Job]:
+def find_images(pattern: str, output: pathlib.Path, endings: Sequence[str] = (".png",)) -> list[Job]:
     """The images that ``--input`` means, with where their results go: the folder's structure is kept.
 
+    In a folder, hidden files are passed over and so is what lies in ``output``: results of an earlier call.
+
+    Args:
+      pattern: a file, a folder or a glob pattern.
+      output: folder of the results.
+      endings: what is appended to an image's name, without its own extension, for each of its results.
+
     Raises:
-      UserError: there is none, or two would be written to one file.
+      UserError: there is none, or two would be written to one file, or one over an image.
     """
     path = pathlib.Path(pattern)
     if path.is_dir():
-        root, files = path, sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        root, results = path, None if output.resolve() == path.resolve() else output.resolve()
+        found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        files = sorted(p for p in found if results not in p.resolve().parents)
     elif path.is_file():
         root, files = path.parent, [path]
     else:
@@ -85,32 +121,49 @@ def find_images(pattern: str, output: pathlib.Path) -> list[Job]:
             f"--input={pattern} names no image; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
         )
     jobs = [Job(p, output / (p.relative_to(root) if root else pathlib.Path(p.name)).with_suffix("")) for p in files]
+    inputs = {p.resolve() for p in files}
     seen: dict[pathlib.Path, pathlib.Path] = {}
     for job in jobs:
-        other = seen.setdefault(job.result, job.image)
-        if other != job.image:
-            raise UserError(f"{other} and {job.image} would both be written to {job.result}.png; predict them apart")
-        if job.result.with_suffix(".png").resolve() == job.image.resolve():
-            raise UserError(f"--output={output} would overwrite {job.image}; choose another folder")
+        for ending in endings:
+            written = job.file(ending)
+            other = seen.setdefault(written, job.image)
+            if other != job.image:
+                raise UserError(f"{other} and {job.image} would both be written to {written}; predict them apart")
+            if written.resolve() in inputs:
+                raise UserError(f"--output={output} would overwrite {written}; choose another folder")
     return jobs
+
+
+def check_image(path: pathlib.Path) -> None:
+    """Looks at a file's first bytes only, so that many can be checked before the first is segmented.
+
+    Raises:
+      UserError: it is no image, or smaller than the network bears.
+    """
+    from sean_jax.models.segmenter import MIN_SIZE
+
+    with _image_errors(path), Image.open(path) as image:
+        width, height = image.size
+    if min(width, height) < MIN_SIZE:
+        raise UserError(f"{path} is {width}x{height} pixels; expected at least {MIN_SIZE}x{MIN_SIZE}")
 
 
 def read_image(path: pathlib.Path) -> Image.Image:
     """An image as RGB, turned as its camera says.
 
     Raises:
-      UserError: it cannot be read, or is smaller than the network bears.
+      UserError: it cannot be read.
     """
-    from sean_jax.models.segmenter import MIN_SIZE
+    with _image_errors(path), Image.open(path) as file:
+        return ImageOps.exif_transpose(file).convert("RGB")
 
+
+@contextlib.contextmanager
+def _image_errors(path: pathlib.Path) -> Iterator[None]:
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        yield
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}); mend or remove it") from None
-    if min(image.size) < MIN_SIZE:
-        raise UserError(f"{path} is {image.width}x{image.height} pixels; expected at least {MIN_SIZE}x{MIN_SIZE}")
-    return image
 
 
 def _label_id_table(classes: tuple[str, ...]) -> np.ndarray:
@@ -119,12 +172,11 @@ def _label_id_table(classes: tuple[str, ...]) -> np.ndarray:
     ids = {name: label_id for label_id, name in load_dataset("cityscapes").label_ids.items()}
     unknown = [name for name in classes if name not in ids]
     if unknown:
-        raise UserError(f"--label_ids needs Cityscapes' classes; this network has {', '.join(unknown)}")
+        raise UserError(f"labelIds need Cityscapes' classes; this network has {', '.join(unknown)}")
     return np.array([ids[name] for name in classes], np.uint8)
 
 
-def _save(picture: Image.Image, result: pathlib.Path, ending: str) -> None:
-    path = result.with_name(result.name + ending)
+def _save(picture: Image.Image, path: pathlib.Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         picture.save(temporary, format="PNG")

@@ -1,9 +1,14 @@
-"""Builds and checks a data set for training: ``python -m sean_jax.prepare --dataset=gta5 --source_dir=FOLDER``.
+"""Checks a data set and builds it for training: ``python -m sean_jax.prepare --dataset=gta5 --source_dir=FOLDER``.
 
-All files are looked at; those that cannot be used are listed together, and nothing is kept unless all can. The
-report (``--report=report.json``) is one object: ``dataset``, ``split``, ``label_encoding`` (how the label files
-hold the ids), ``pairs``, ``sizes`` (width x height → images), ``pixels`` (class → pixels at the labels' own size,
-and ``ignored``), ``faults`` (a list of ``{"file", "fault"}``) and ``prepared`` (the folder).
+All files are looked at; those that cannot be used are listed together, and nothing is kept unless all can, or
+``--skip_bad`` leaves out those that cannot. Labels of the known data sets may be as published or in copies of another
+encoding; which is found out, or said by ``--label_encoding``. What the two flags say holds for ``train`` and
+``evaluate`` too, until a file changes.
+
+The report (``--report=report.json``) is one object: ``dataset``, ``split``, ``labels``, ``label_encoding`` (what the
+label files hold; null if unknown), ``pairs`` (without fault), ``sizes`` (width x height → images), ``pixels`` (class →
+pixels at the labels' own size, and ``ignored``), ``faults`` (a list of ``{"file", "fault"}``, those that were left out
+included) and ``prepared`` (the folder; null if nothing was prepared).
 """
 
 import json
@@ -14,19 +19,21 @@ from typing import Any
 from absl import flags
 
 from sean_jax import cli
-from sean_jax.data.builder import LABEL_MODES, prepare
-from sean_jax.data.datasets import DATASETS, load_dataset
+from sean_jax.data.builder import prepare
+from sean_jax.data.datasets import DATASETS, LABEL_ENCODINGS, load_dataset
 from sean_jax.data.listing import FaultsFoundError
 from sean_jax.data.prepared import PreparedSet
+from sean_jax.data.requests import LABEL_MODES
 from sean_jax.data.sources import default_data_dir, resolve_source_dir
 from sean_jax.errors import UserError
 
 # Faults named on the terminal.
 _SHOWN = 20
+_FACTS = ("label_encoding", "pairs", "sizes", "pixels")
 
 
 def main() -> None:
-    """Prepares what the flags ask for, writes the report, and fails if any file is at fault."""
+    """Prepares what the flags ask for, writes the report, and fails if any file is at fault and not left out."""
     args = flags.FLAGS
     dataset = load_dataset(args.dataset)
     split = args.split or next(iter(dataset.splits))
@@ -42,39 +49,45 @@ def main() -> None:
             height=args.height,
             width=args.width,
             labels=labels,
+            label_encoding="ids" if args.label_encoding == "palette" else args.label_encoding,
+            skip_bad=args.skip_bad,
         )
     except FaultsFoundError as error:
         faults = [{"file": fault.file, "fault": fault.fault} for fault in error.faults]
-        _write_report(args.report, {**report, "label_encoding": None, "pairs": 0, "faults": faults, "prepared": None})
-        listed = "; ".join(str(fault) for fault in error.faults[:_SHOWN])
-        if len(faults) > _SHOWN:
-            listed += f"; and {len(faults) - _SHOWN} more, which --report=report.json lists"
-        number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise UserError(f"{number}, nothing was prepared: {listed}") from None
-    _write_report(args.report, {**report, **_facts(prepared), "faults": [], "prepared": str(prepared.directory)})
+        facts = {name: error.facts[name] for name in _FACTS}
+        _write_report(args.report, {**report, **facts, "faults": faults, "prepared": None})
+        raise UserError(f"{_number(faults)}, nothing was prepared: {_listed(faults)}") from None
+    metadata = prepared.metadata
+    facts = {name: metadata[name] for name in (*_FACTS, "faults")}
+    _write_report(args.report, {**report, **facts, "prepared": str(prepared.directory)})
     print(_summary(prepared))
 
 
-def _facts(prepared: PreparedSet) -> dict[str, Any]:
-    metadata = prepared.metadata
-    return {
-        "label_encoding": ", ".join(metadata["label_encoding"]) or None,
-        "pairs": len(prepared),
-        "sizes": metadata["sizes"],
-        "pixels": metadata["pixels"],
-    }
+def _number(faults: list[dict[str, str]]) -> str:
+    return "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+
+
+def _listed(faults: list[dict[str, str]]) -> str:
+    listed = "; ".join(f"{fault['file']}: {fault['fault']}" for fault in faults[:_SHOWN])
+    more = len(faults) - _SHOWN
+    return listed + (f"; and {more} more, which --report=report.json lists" if more > 0 else "")
 
 
 def _summary(prepared: PreparedSet) -> str:
     metadata = prepared.metadata
+    faults = metadata["faults"]
     size = sum(file.stat().st_size for file in prepared.directory.iterdir())
     what = "images" if prepared.labels == "none" else "pairs"
     lines = [
-        f"{metadata['dataset']} {metadata['split']}: {len(prepared)} {what}, no faults",
+        f"{metadata['dataset']} {metadata['split']}: {len(prepared)} {what}, "
+        + (f"{_number(faults)} left out" if faults else "no faults"),
+        *(f"  left out: {fault['file']}: {fault['fault']}" for fault in faults),
         f"  as they come: {', '.join(f'{count} of {size}' for size, count in metadata['sizes'].items())}",
         f"  prepared at {prepared.width}x{prepared.height}, labels {prepared.labels}: {size / 1e6:.1f} MB in "
         f"{prepared.directory}",
     ]
+    if metadata["label_encoding"]:
+        lines.insert(1, f"  labels hold: {metadata['label_encoding']}")
     total = sum(metadata["pixels"].values())
     for name, count in metadata["pixels"].items():
         lines.append(f"  {name:16} {count / total:8.3%} of the labels' pixels")
@@ -109,6 +122,15 @@ def _define_flags() -> None:
         "none: target of adaptation; resized: source; original: scoring. "
         "Default: resized, or none where the split has no labels.",
     )
+    flags.DEFINE_enum(
+        "label_encoding",
+        None,
+        ("palette", *LABEL_ENCODINGS),
+        "What the label files hold, where they do not show it themselves: "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in LABEL_ENCODINGS.items())
+        + "; palette: the same as ids. What is said is not doubted: odd histograms are no faults then.",
+    )
+    flags.DEFINE_bool("skip_bad", None, "Leave faulty pairs out, and list them, instead of refusing the whole set.")
     flags.DEFINE_string("report", None, "Where to write the report, a JSON file.")
 
 

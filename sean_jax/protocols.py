@@ -1,10 +1,17 @@
-"""Evaluation protocols: which classes a mean IoU is over. A score without its protocol means nothing."""
+"""Evaluation protocols: which classes a mean IoU is over. A score without its protocol means nothing.
 
+A protocol is applied to a confusion matrix, which is stored with every score: any protocol that the matrix holds
+enough for can be applied again later (:func:`rescore`).
+"""
+
+import json
+import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sean_jax.data.classes import load_label_space
+from sean_jax.data.classes import LABEL_SPACES, load_label_space
 from sean_jax.errors import UserError
 from sean_jax.metrics import summarize
 
@@ -40,6 +47,10 @@ PROTOCOLS = {
 }
 
 
+# What two scores must share to stand in one table. What they are scores of (method, seed, step) may differ.
+COMPARABLE = ("protocol", "dataset", "split", "images", "input_size", "compared_at", "selection")
+
+
 def score(confusion: np.ndarray, classes: tuple[str, ...], protocol: str) -> dict[str, Any]:
     """The scores of a confusion matrix over ``classes`` under a protocol, with the protocol's name.
 
@@ -50,9 +61,12 @@ def score(confusion: np.ndarray, classes: tuple[str, ...], protocol: str) -> dic
         raise UserError(f"--protocol={protocol} is unknown; expected one of {', '.join(PROTOCOLS)}")
     space, over, merges, meaning = PROTOCOLS[protocol]
     if space is not None and classes != load_label_space(space).classes:
+        possible = [
+            f"--protocol={name}" for name, other in PROTOCOLS.items() if other.space in (None, _space_of(classes))
+        ]
         raise UserError(
             f"--protocol={protocol} ({meaning}) cannot be computed: this network has {len(classes)} classes "
-            f"({', '.join(classes)}); use --protocol=all"
+            f"({', '.join(classes)}); use {' or '.join(possible)}"
         )
     if merges:
         confusion, classes = _merge(confusion, classes, merges)
@@ -67,6 +81,63 @@ def score(confusion: np.ndarray, classes: tuple[str, ...], protocol: str) -> dic
             "absent": [name for name in kept if iou[name] is None],
         }
     return {"protocol": protocol, "protocol_meaning": meaning} | scores
+
+
+def _space_of(classes: tuple[str, ...]) -> str | None:
+    return next((name for name, space in LABEL_SPACES.items() if space.classes == classes), None)
+
+
+def rescore(path: str | os.PathLike[str], protocol: str) -> dict[str, Any]:
+    """The scores of a file that ``evaluate --out`` wrote, under another protocol, from its confusion matrix.
+
+    Everything else that the file says of the scores stays.
+
+    Raises:
+      UserError: no such file or none of scores, or a protocol that its matrix cannot give.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            stored = json.load(file)
+        classes = tuple(str(name) for name in stored["classes"])
+        confusion = np.array(stored["confusion_matrix"], np.int64)
+        if confusion.shape != (len(classes), len(classes)) or not classes or confusion.min() < 0:
+            raise ValueError(f"a matrix of {confusion.shape} for {len(classes)} classes")
+        if unsaid := [key for key in ("network", "step", "seed", *COMPARABLE) if key not in stored]:
+            raise ValueError(f"nothing is said of {', '.join(unsaid)}")
+    except OSError as error:
+        raise UserError(f"cannot read --from={path}: {error.strerror}; expected a file of evaluate --out") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--from={path} holds no scores ({error!r}); expected a file of evaluate --out") from None
+    return stored | score(confusion, classes, protocol)
+
+
+def score_table(scores: Mapping[str, Mapping[str, Any]], *, mixed: bool = False) -> str:
+    """A Markdown table: a row a score, with its mean IoU and IoU by class in percent.
+
+    Args:
+      scores: by row name, entries of ``scores.json`` or ``evaluation.json``.
+      mixed: whether scores may be of unlike protocols, splits or resolutions; each row then says of which.
+
+    Raises:
+      UserError: there are no scores; or they are unlike, and ``mixed`` is not set.
+    """
+    if not scores:
+        raise UserError("no scores to make a table of")
+    first_name, first = next(iter(scores.items()))
+    for name, entry in scores.items():
+        differing = [key for key in COMPARABLE if entry.get(key) != first.get(key)]
+        if differing and not mixed:
+            shown = "; ".join(f"{key}: {first.get(key)} and {entry.get(key)}" for key in differing)
+            raise UserError(f"{first_name} and {name} cannot stand in one table ({shown}); score both alike")
+    said = [key for key in COMPARABLE if mixed and len({str(entry.get(key)) for entry in scores.values()}) > 1]
+    classes = list(dict.fromkeys(name for entry in scores.values() for name in entry["iou"]))
+    lines = [" | ".join(["| score", *said, "mIoU", *classes]) + " |", "| --- " * (2 + len(said) + len(classes)) + "|"]
+    for name, entry in scores.items():
+        cells = [str(entry.get(key)) for key in said] + [f"{entry['mean_iou']:.1f}"]
+        cells += ["–" if entry["iou"].get(c) is None else f"{entry['iou'][c]:.1f}" for c in classes]
+        lines.append(" | ".join([f"| {name}", *cells]) + " |")
+    alike = ", ".join(f"{key} {first.get(key)}" for key in COMPARABLE if key not in said)
+    return "\n".join([*lines, "", f"All: {alike}."])
 
 
 def _merge(

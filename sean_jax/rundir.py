@@ -57,15 +57,15 @@ def to_json(run: Run) -> dict[str, Any]:
     return {"settings": settings, "label_space": run.label_space.to_dict()}
 
 
-def open_or_create(workdir: pathlib.Path, run: Run) -> None:
-    """Writes ``config.json``, or checks that the run already there has the same configuration.
+def check(workdir: pathlib.Path, run: Run) -> None:
+    """Checks that ``run`` can begin in the directory or is the one already there; touches nothing.
 
     Raises:
-      UserError: the directory holds a run of another configuration; the differing settings are named.
+      UserError: the directory holds a run of another configuration (the differing settings are named), something
+        that is no run, or is a file.
     """
-    new = to_json(run)
-    if config_path(workdir).exists():
-        old = json.loads(config_path(workdir).read_text())
+    if exists(workdir):
+        old, new = to_json(load(workdir)), to_json(run)
         changed = differences(old["settings"], new["settings"])
         if old["label_space"] != new["label_space"]:
             changed.append("the label space's definition")
@@ -74,11 +74,22 @@ def open_or_create(workdir: pathlib.Path, run: Run) -> None:
                 f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)}); "
                 "give the same settings to resume it, or another --workdir"
             )
-        return
-    if workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; give a folder")
+    elif workdir.exists() and any(workdir.iterdir()):
         raise UserError(f"--workdir={workdir} is not empty and holds no run (config.json); give another folder")
+
+
+def create(workdir: pathlib.Path, run: Run) -> None:
+    """Makes the directory, if it is not there, with ``config.json`` in it; where that fails, it leaves neither."""
+    if exists(workdir):
+        return
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(config_path(workdir), new)
+    try:
+        write_json(config_path(workdir), to_json(run))
+    except BaseException:
+        workdir.rmdir()
+        raise
 
 
 def load(workdir: str | os.PathLike[str]) -> Run:
@@ -93,7 +104,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
         return Run(Config(**content["settings"]), LabelSpace.from_dict(content["label_space"]))
     except FileNotFoundError:
         raise UserError(f"--workdir={workdir} holds no run (config.json is missing); train one there first") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # no JSON, other fields, or none of the right kind
         raise UserError(f"{path} is not a configuration of this version ({error!r}); train anew") from None
 
 
@@ -114,9 +125,14 @@ class MetricsFile:
     """
 
     def __init__(self, path: pathlib.Path, restored_step: int):
-        """Opens the file and drops every line past ``restored_step``: those steps are taken again."""
+        """Opens the file and drops every line past ``restored_step``: those steps are taken again.
+
+        Raises:
+          UserError: a line is damaged. (A last line that was cut off when its process was killed is dropped.)
+        """
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= restored_step]
+        whole = [line for line in lines if line.endswith(b"\n")]
+        kept = [line for number, line in enumerate(whole, 1) if _step(line, path, number) <= restored_step]
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_bytes(b"".join(kept))
         os.replace(temporary, path)
@@ -129,3 +145,10 @@ class MetricsFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _step(line: bytes, path: pathlib.Path, number: int) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}, line {number} is damaged; remove the line and run the same command again") from None

@@ -38,6 +38,8 @@ class Scorer:
 
     def evaluate(self, networks: dict[str, Any], step: int | None, protocol: str = "all") -> dict[str, dict[str, Any]]:
         """Scores of each network in percent, with confusion matrix and stamp, by the network's name."""
+        classes = self._run.label_space.classes
+        score(np.zeros((len(classes),) * 2), classes, protocol)  # refused here if it cannot be computed
         return {name: self._evaluate(name, params, step, protocol) for name, params in networks.items()}
 
     def _evaluate(self, network: str, params: Any, step: int | None, protocol: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from absl import flags
 
 from sean_jax import cli
 from sean_jax.config import Config, choices, kind
+from sean_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory; default: runs/METHOD-SOURCE-TARGET-seedN")
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of host 0, to train on several hosts")
@@ -52,7 +53,10 @@ def main() -> None:
     _prepare_xla(bool(given.get("deterministic")))
     import jax  # after the flags above
 
-    if COORDINATOR.value:
+    hosts = (COORDINATOR.value, HOSTS.value, HOST.value)
+    if any(value is not None for value in hosts):
+        if None in hosts:
+            raise UserError("several hosts need --coordinator_address, --host_count and --host_index, each of them")
         jax.distributed.initialize(COORDINATOR.value, HOSTS.value, HOST.value)
     from sean_jax.loop import train
     from sean_jax.setup import plan

@@ -1,12 +1,15 @@
-"""All tests see four CPU devices."""
+"""All tests see four CPU devices; those of the commands share tiny data sets and a finished run."""
 
 import os
 import pathlib
+import shutil
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import commands
 import pytest
+import streets
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
@@ -17,3 +20,44 @@ def shared() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not there")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def session_dir(tmp_path_factory) -> pathlib.Path:
+    """A folder for what tests share; prepared data and compiled programs are kept there."""
+    folder = tmp_path_factory.mktemp("session")
+    commands.CACHE["jax_compilation_cache_dir"] = str(folder / "cache")
+    before = os.environ.get("SEAN_JAX_DATA_DIR")
+    os.environ["SEAN_JAX_DATA_DIR"] = str(folder / "data")  # also of processes that are forked later
+    yield folder
+    os.environ.pop("SEAN_JAX_DATA_DIR")
+    if before is not None:
+        os.environ["SEAN_JAX_DATA_DIR"] = before
+
+
+@pytest.fixture(scope="session")
+def roads(session_dir) -> dict[str, object]:
+    """Flags of a training on tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps of a thin network."""
+    streets.gta5(session_dir / "gta5")
+    streets.cityscapes(session_dir / "cityscapes")
+    return {
+        **{"source": "gta5", "source_dir": session_dir / "gta5"},
+        **{"target": "cityscapes", "target_dir": session_dir / "cityscapes", "data_dir": session_dir / "data"},
+        **{"height": 16, "width": 32, "width_multiplier": 1 / 32, "fc_channels": 256, "batch_size": 2},
+        **{"steps": 4, "learning_rate": 1e-3, "log_every": 1, "eval_every": 2, "save_every": 1},
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(session_dir, roads) -> pathlib.Path:
+    """The directory of a finished run of ``roads``; do not write into it."""
+    workdir = session_dir / "finished"
+    result = commands.run(session_dir / "output", "train", workdir=workdir, **roads)
+    assert (result.code, result.said()) == (0, [])
+    return workdir
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path) -> pathlib.Path:
+    """A copy of the finished run, to be damaged or continued."""
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))

@@ -8,14 +8,18 @@ import dataclasses
 
 import numpy as np
 
-from sean_jax.data.classes import CITYSCAPES_CLASSES, IGNORE_LABEL, LABEL_SPACES, LabelSpace
+from sean_jax.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_COLORS, IGNORE_LABEL, LABEL_SPACES, Color, LabelSpace
 from sean_jax.errors import UserError
 
-# How the numbers lie in a label file.
-LABEL_FORMATS = {
-    "ids": "a PNG of one channel (grey or palette) whose values are the ids",
-    "red16": "a 16-bit RGB PNG with the id in the red channel, as SYNTHIA's",
+# How label files hold their classes.
+LABEL_ENCODINGS = {
+    "ids": "one channel (grey or palette) whose values are the data set's own ids",
+    "train_ids": "one channel whose values are Cityscapes' trainIds: 0-18, and 255 for ignored pixels",
+    "rgb": "8-bit RGB, a colour for each class",
+    "red16": "16-bit RGB PNG with the id in the red channel, as SYNTHIA's",
 }
+# Cityscapes' trainIds 0-18 in order; a copy of a data set that holds them means these classes, 255 none.
+TRAIN_IDS: dict[int, str] = dict(enumerate(CITYSCAPES_CLASSES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +31,13 @@ class Split:
 
     Attributes:
       images: pattern of the images.
-      labels: pattern of the labels, with as many wildcards; None for a split without labels.
+      labels: pattern of the labels, with as many wildcards; None for a split without labels. May be absolute.
+      train_id_labels: pattern of labels that hold trainIds, taken where not one file of ``labels`` is there.
     """
 
     images: str
     labels: str | None = None
+    train_id_labels: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +49,12 @@ class Dataset:
       splits: its splits by name.
       label_ids: raw label id (0-255) → class name, for ids that mean a class; several ids may mean one.
       ignored_ids: raw ids that may occur and count for nothing. Any other id is a fault of the file.
-      label_format: a key of :data:`LABEL_FORMATS`.
+      label_encodings: what its label files and common copies of them hold: keys of :data:`LABEL_ENCODINGS`, as
+        published first. With more than one, preparation finds out which.
       label_space: the space its labels are used in unless another one is asked for.
       evaluation_split: the labelled split that scores are computed on by default; None: no split has labels.
       selection_split: the labelled split on which checkpoints may be chosen ("oracle selection"); None: none.
+      label_colors: colour → raw id, for labels of encoding ``rgb``.
       generated: whether it is a look of the embedded data set, drawn on first use, and not files somebody has.
     """
 
@@ -54,10 +62,11 @@ class Dataset:
     splits: dict[str, Split]
     label_ids: dict[int, str]
     ignored_ids: tuple[int, ...]
-    label_format: str
+    label_encodings: tuple[str, ...]
     label_space: LabelSpace
     evaluation_split: str | None
     selection_split: str | None = None
+    label_colors: tuple[tuple[Color, int], ...] = ()
     generated: bool = False
 
     def split(self, name: str) -> Split:
@@ -72,6 +81,16 @@ class Dataset:
 _LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _CITYSCAPES_IDS: dict[int, str] = dict(zip(_LABEL_IDS, CITYSCAPES_CLASSES, strict=True))
 _CITYSCAPES_IGNORED = (0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255)
+# Colours of GTA-5's and Cityscapes' colour labels. What is ignored and not here is black, or has the colour of a
+# class: polegroup that of pole, licence plate (and 34 of GTA-5) that of car, so a colour copy counts it as such.
+_IGNORED_COLORS: dict[Color, int] = {
+    **{(0, 0, 0): 0, (20, 20, 20): 4, (111, 74, 0): 5, (81, 0, 81): 6, (250, 170, 160): 9, (230, 150, 140): 10},
+    **{(180, 165, 180): 14, (150, 100, 100): 15, (150, 120, 90): 16, (0, 0, 90): 29, (0, 0, 110): 30},
+}
+_CITYSCAPES_LABEL_COLORS = (
+    *((CITYSCAPES_COLORS[name], label_id) for label_id, name in _CITYSCAPES_IDS.items()),
+    *_IGNORED_COLORS.items(),
+)
 _SYNTHIA_IDS = {
     **{1: "sky", 2: "building", 3: "road", 4: "sidewalk", 5: "fence", 6: "vegetation", 7: "pole", 8: "car"},
     **{9: "traffic sign", 10: "person", 11: "bicycle", 12: "motorcycle", 15: "traffic light", 16: "terrain"},
@@ -81,17 +100,16 @@ _SYNTHIA_IGNORED = (0, 13, 14, 22)
 
 
 def _cityscapes_split(split: str, city: str = "*", labelled: bool = True) -> Split:
-    labels = f"gtFine/{split}/{city}/*_gtFine_labelIds.png"
-    return Split(f"leftImg8bit/{split}/{city}/*_leftImg8bit.png", labels if labelled else None)
+    images, labels = f"leftImg8bit/{split}/{city}/*_leftImg8bit.png", f"gtFine/{split}/{city}/*_gtFine_label"
+    return Split(images, f"{labels}Ids.png", f"{labels}TrainIds.png") if labelled else Split(images)
 
 
 def _like_cityscapes(name: str, splits: dict[str, Split], **facts) -> Dataset:
-    facts = {"ignored_ids": _CITYSCAPES_IGNORED, "evaluation_split": "train", **facts}
+    facts = {"ignored_ids": _CITYSCAPES_IGNORED, "evaluation_split": "train", "label_encodings": ("ids",), **facts}
     return Dataset(
         name=name,
         splits=splits,
         label_ids=_CITYSCAPES_IDS,
-        label_format="ids",
         label_space=LABEL_SPACES["19"],
         **facts,
     )
@@ -99,14 +117,18 @@ def _like_cityscapes(name: str, splits: dict[str, Split], **facts) -> Dataset:
 
 _BUILT_IN = (
     _like_cityscapes(
-        "gta5", {"train": Split("images/*.png", "labels/*.png")}, ignored_ids=(*_CITYSCAPES_IGNORED[:-1], 34, 255)
+        "gta5",
+        {"train": Split("images/*.png", "labels/*.png")},
+        ignored_ids=(*_CITYSCAPES_IGNORED[:-1], 34, 255),
+        label_encodings=("ids", "rgb", "train_ids"),
+        label_colors=_CITYSCAPES_LABEL_COLORS,
     ),
     Dataset(
         name="synthia",
         splits={"train": Split("RGB/*.png", "GT/LABELS/*.png")},
         label_ids=_SYNTHIA_IDS,
         ignored_ids=_SYNTHIA_IGNORED,
-        label_format="red16",
+        label_encodings=("red16", "ids", "train_ids"),
         label_space=LABEL_SPACES["16"],
         evaluation_split="train",
     ),
@@ -120,6 +142,8 @@ _BUILT_IN = (
         },
         evaluation_split="val",
         selection_split="val",
+        label_encodings=("ids", "train_ids", "rgb"),
+        label_colors=_CITYSCAPES_LABEL_COLORS,
     ),
     _like_cityscapes(
         "minicity_game",

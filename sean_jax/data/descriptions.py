@@ -1,7 +1,7 @@
 """TOML files that describe a data set or a label space, checked key by key.
 
-The keys are explained in ``experiments/datasets/camvid_day.toml``. Every fault is one line that names the file,
-the line where it can be told, what was got and what was expected.
+``experiments/datasets/camvid_day.toml`` explains the keys, ``camvid_colors.toml`` those for labels of colours. Every
+fault is one line that names the file, the line where it can be told, what was got and what was expected.
 """
 
 import re
@@ -9,17 +9,19 @@ import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sean_jax.data.classes import Color, LabelSpace, default_color
-from sean_jax.data.datasets import LABEL_FORMATS, Dataset, Split
+from sean_jax.data.classes import IGNORE_LABEL, LABEL_SPACES, Color, LabelSpace, default_color
+from sean_jax.data.datasets import Dataset, Split
 from sean_jax.data.listing import wildcards
 from sean_jax.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DATASET_KEYS = (
     *("name", "label_space", "label_format", "ignored_ids", "evaluation_split", "selection_split"),
-    *("splits", "classes"),
+    *("ignored_colors", "splits", "classes"),
 )
-_CLASS_KEYS = ("name", "color", "id", "ids", "includes")
+_CLASS_KEYS = ("name", "color", "colors", "id", "ids", "includes")
+# Of LABEL_ENCODINGS; trainIds are ids like others: a file says what each means.
+_LABEL_FORMATS = ("ids", "red16", "rgb")
 _SPLIT_KEYS = ("images", "labels")
 
 
@@ -70,21 +72,30 @@ def read_dataset(path: str) -> Dataset:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         file.fail(f"name is {name!r}; expected lower-case letters, digits and underscores, a letter first", "name")
     label_format = file.data.get("label_format", "ids")
-    if label_format not in LABEL_FORMATS:
-        file.fail(f"label_format is {label_format!r}; expected one of {', '.join(LABEL_FORMATS)}", "label_format")
-    space = _label_space(file)
+    if label_format not in _LABEL_FORMATS:
+        file.fail(f"label_format is {label_format!r}; expected one of {', '.join(_LABEL_FORMATS)}", "label_format")
     splits = _splits(file)
-    label_ids, ignored_ids = _ids(file)
     labelled = [split for split in splits if splits[split].labels]
+    if not labelled and "classes" not in file.data:  # a target of adaptation alone: nothing reads its label space
+        return Dataset(name, splits, {}, (), (label_format,), LABEL_SPACES["19"], evaluation_split=None)
+    space = _label_space(file)
+    label_colors: list[tuple[Color, int]] = []
+    if label_format == "rgb":
+        label_colors = _label_colors(file)
+        label_ids = dict(enumerate(space.classes))
+        ignored_ids = (IGNORE_LABEL,) if any(label_id == IGNORE_LABEL for _, label_id in label_colors) else ()
+    else:
+        label_ids, ignored_ids = _ids(file)
     return Dataset(
         name=name,
         splits=splits,
         label_ids=label_ids,
         ignored_ids=ignored_ids,
-        label_format=label_format,
+        label_encodings=(label_format,),
         label_space=space,
         evaluation_split=_labelled_split(file, "evaluation_split", labelled, _default_evaluation_split(labelled)),
         selection_split=_labelled_split(file, "selection_split", labelled, None),
+        label_colors=tuple(label_colors),
     )
 
 
@@ -118,10 +129,12 @@ def _splits(file: _File) -> dict[str, Split]:
         if not isinstance(images, str) or not (labels is None or isinstance(labels, str)):
             file.fail("expected images, and labels where there are any, as patterns such as 'images/*.png'", "", header)
         for key, pattern in (("images", images), ("labels", labels)):
-            if pattern is not None and (pattern.startswith(("/", "~")) or ".." in pattern or "**" in pattern):
-                file.fail(
-                    f"{key} is {pattern!r}; expected a path inside the folder, without '..' and '**'", key, header
-                )
+            if pattern is None:
+                continue
+            if ".." in pattern or "**" in pattern or pattern.startswith("~"):
+                file.fail(f"{key} is {pattern!r}; expected a path without '~', '..' and '**'", key, header)
+            if key == "images" and pattern.startswith("/"):
+                file.fail(f"images is {pattern!r}; expected a path inside the folder", key, header)
         if not wildcards(images):
             file.fail(f"images is {images!r}; expected a pattern with '*'", "images", header)
         if labels is not None and wildcards(images) != wildcards(labels):
@@ -141,12 +154,18 @@ def _label_space(file: _File) -> LabelSpace:
         file.fail(f"name is {name!r}; expected a text", "name")
     classes = _class_tables(file)
     names, palette, includes = [], [], []
+    known: set[str] = set()
     for i, table in enumerate(classes):
         class_name, merges = table.get("name"), table.get("includes", [])
         if not isinstance(class_name, str) or not class_name:
             file.fail(f"a class's name is {class_name!r}; expected a text", "name", "classes", i)
         if not isinstance(merges, list) or not all(isinstance(merged, str) for merged in merges):
             file.fail(f"includes is {merges!r}; expected a list of class names", "includes", "classes", i)
+        for key, texts in (("name", [class_name]), ("includes", merges)):
+            for text in texts:
+                if text in known:
+                    file.fail(f"class {text!r} stands here for the second time; name each once", key, "classes", i)
+                known.add(text)
         names.append(class_name)
         palette.append(_color(file, table, i))
         includes.append(tuple(merges))
@@ -166,12 +185,45 @@ def _class_tables(file: _File) -> list[dict[str, Any]]:
 
 
 def _color(file: _File, table: dict[str, Any], number: int) -> Color:
-    color = table.get("color")
-    if color is None:
-        return default_color(table["name"], number)
-    if not (isinstance(color, list) and len(color) == 3 and all(_is_byte(value) for value in color)):
-        file.fail(f"color is {color!r}; expected [red, green, blue], each 0 to 255", "color", "classes", number)
-    return (color[0], color[1], color[2])
+    """The colour in pictures: ``color``, or the first of ``colors``, or one by the class's name."""
+    colors = _colors(file, table, number)
+    return colors[0] if colors else default_color(table["name"], number)
+
+
+def _colors(file: _File, table: dict[str, Any], number: int) -> list[Color]:
+    if "color" in table and "colors" in table:
+        file.fail("expected either color = [r, g, b] or colors = [[r, g, b], ...]", "colors", "classes", number)
+    key = "colors" if "colors" in table else "color"
+    values = table.get("colors", [table["color"]] if "color" in table else [])
+    return _checked_colors(file, values, table.get(key), key, "classes", number)
+
+
+def _checked_colors(file: _File, values: Any, shown: Any, key: str, table: str = "", number: int = 0) -> list[Color]:
+    def is_color(color: Any) -> bool:
+        return isinstance(color, list) and len(color) == 3 and all(_is_byte(value) for value in color)
+
+    if not isinstance(values, list) or not all(is_color(color) for color in values):
+        file.fail(f"{key} is {shown!r}; expected [red, green, blue], each 0 to 255", key, table, number)
+    return [(color[0], color[1], color[2]) for color in values]
+
+
+def _label_colors(file: _File) -> list[tuple[Color, int]]:
+    """Colour → id for labels of colours: a class's place is its id, and what is ignored gets IGNORE_LABEL."""
+    values = file.data.get("ignored_colors", [])
+    found = dict.fromkeys(_checked_colors(file, values, values, "ignored_colors"), IGNORE_LABEL)
+    for i, table in enumerate(_class_tables(file)):
+        key = "colors" if "colors" in table else "color"
+        for wrong in ("id", "ids"):
+            if wrong in table:
+                file.fail(f"{wrong} means nothing to label_format 'rgb'; give colors", wrong, "classes", i)
+        colors = _colors(file, table, i)
+        if not colors:
+            file.fail(f"class {table['name']!r} needs color or colors, as label_format is 'rgb'", "", "classes", i)
+        for color in colors:
+            if color in found:
+                file.fail(f"colour {list(color)} stands here for the second time", key, "classes", i)
+            found[color] = i
+    return list(found.items())
 
 
 def _is_byte(value: Any) -> bool:

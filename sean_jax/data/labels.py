@@ -5,11 +5,10 @@ Reads with Pillow alone, so that preparation needs no TensorFlow.
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
-
-from sean_jax.data.datasets import LABEL_FORMATS, Dataset
 
 # What Pillow raises for files that are truncated, damaged, of an unknown kind or absurdly large.
 _PILLOW_ERRORS = (
@@ -54,48 +53,48 @@ def read_image(path: Path) -> Image.Image:
         raise BadFileError(_unreadable(error)) from None
 
 
-def read_label(path: Path, dataset: Dataset) -> tuple[np.ndarray, str]:
-    """A label file's raw ids.
+class LabelFile(NamedTuple):
+    """A label file's values, before anything is known of what they mean.
 
-    Returns:
-      uint8 [height, width], every value an id of the data set's table; and how the file holds them
-      (``ids``, ``palette`` or ``red16``).
-
-    Raises:
-      BadFileError: unreadable, encoded otherwise than the data set's labels are, or with ids outside the table.
+    Attributes:
+      kind: ``channel`` (one channel), ``rgb`` (8-bit colours) or ``red16`` (16-bit RGB).
+      values: [height, width]; what the channel holds, 0xRRGGBB, or the red channel: 0-65535.
+      form: how the file holds them, for messages.
+      palette: whether the values are indices into a palette.
     """
+
+    kind: str
+    values: np.ndarray
+    form: str
+    palette: bool = False
+
+
+def open_label(path: Path) -> LabelFile:
+    """Reads a label file as it is. Raises :class:`BadFileError`."""
     image, encoded = _open(path)
+    form = f"{image.format} of mode {image.mode}"
     try:
-        if dataset.label_format == "red16":
-            ids, encoding = _red_16_bit(image, encoded), "red16"
-        else:
-            ids, encoding = _one_channel(image), "palette" if image.mode == "P" else "ids"
+        if image.format == "PNG" and (encoded[24], encoded[25]) == (16, 2):
+            return LabelFile("red16", _red_16_bit(encoded), "16-bit RGB PNG")
+        if image.mode in _ONE_CHANNEL:
+            values = np.asarray(image)
+            return LabelFile(
+                "channel", values.astype(np.uint8) if values.dtype == bool else values, form, image.mode == "P"
+            )
+        if image.mode in ("RGB", "RGBA"):
+            red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int32), -1, 0)
+            return LabelFile("rgb", red << 16 | green << 8 | blue, form)
     except _PILLOW_ERRORS as error:
         raise BadFileError(_unreadable(error)) from None
-    _check_ids(ids, dataset)
-    return ids.astype(np.uint8), encoding
+    raise BadFileError(f"a label is a {form}; expected one channel or RGB")
 
 
-def _one_channel(image: Image.Image) -> np.ndarray:
-    if image.mode not in _ONE_CHANNEL:
-        raise BadFileError(
-            f"a label of {len(image.getbands())} channels ({image.mode}); expected {LABEL_FORMATS['ids']}"
-        )
-    return np.asarray(image)
-
-
-def _red_16_bit(image: Image.Image, encoded: bytes) -> np.ndarray:
+def _red_16_bit(encoded: bytes) -> np.ndarray:
     """The red channel of a 16-bit RGB PNG: int32 [height, width], 0-65535.
 
     Pillow has no 16-bit RGB mode and keeps the high byte of each value, which is 0 for every class. Read once
     as the big-endian values that PNG holds and once as if they were little-endian, it yields both bytes.
     """
-    bits, color_type = (encoded[24], encoded[25]) if image.format == "PNG" else (0, 0)
-    if (bits, color_type) != (16, 2):
-        raise BadFileError(
-            f"a label of {bits or 'unknown'} bits a channel ({image.format} {image.mode}); expected "
-            f"{LABEL_FORMATS['red16']}: an 8-bit copy may hold raw ids or trainIds and does not say which"
-        )
     high, low = (_red_bytes(encoded, rawmode) for rawmode in ("RGB;16B", "RGB;16L"))
     return high.astype(np.int32) << 8 | low
 
@@ -107,29 +106,6 @@ def _red_bytes(encoded: bytes, rawmode: str) -> np.ndarray:
         raise ValueError(f"Pillow would read this 16-bit file as {image.tile}")
     image.tile = [tile._replace(args=rawmode) for tile in image.tile]
     return np.asarray(image.getchannel("R"))
-
-
-def _check_ids(ids: np.ndarray, dataset: Dataset) -> None:
-    if ids.dtype == np.uint8:  # np.unique sorts, which takes many times as long
-        present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
-    else:
-        present = np.unique(ids).tolist()
-    unknown = [i for i in present if i not in dataset.label_ids and i not in dataset.ignored_ids]
-    if unknown:
-        listed = ", ".join(str(i) for i in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
-        known = _ranges([*dataset.label_ids, *dataset.ignored_ids])
-        raise BadFileError(f"label ids {listed} are outside the table of {dataset.name}; expected {known}")
-
-
-def _ranges(values: list[int]) -> str:
-    """``0-3, 7`` for 0, 1, 2, 3, 7."""
-    runs: list[list[int]] = []
-    for value in sorted(values):
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def encode_png(image: Image.Image) -> bytes:

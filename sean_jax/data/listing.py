@@ -3,8 +3,9 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
-from sean_jax.data.datasets import Dataset
+from sean_jax.data.datasets import Dataset, Split
 from sean_jax.errors import UserError
 
 _WILDCARD = re.compile(r"[*?]")
@@ -37,10 +38,16 @@ class Fault:
 
 
 class FaultsFoundError(UserError):
-    """Files of a data set cannot be used; :attr:`faults` lists all of them, the message the first few."""
+    """Files of a data set cannot be used.
 
-    def __init__(self, faults: list[Fault], remedy: str):
-        self.faults = list(faults)
+    Attributes:
+      faults: all of them; the message names the first few.
+      facts: what was found out about the others, as in a report.
+    """
+
+    def __init__(self, faults: list[Fault], remedy: str, facts: dict[str, Any] | None = None):
+        self.faults = sorted(faults, key=lambda fault: fault.file)
+        self.facts = facts or {"label_encoding": None, "pairs": 0, "sizes": {}, "pixels": {}}
         shown = "; ".join(str(fault) for fault in self.faults[:3])
         more = f"; and {len(self.faults) - 3} more faults" if len(self.faults) > 3 else ""
         super().__init__(f"{shown}{more}; {remedy}")
@@ -66,7 +73,7 @@ def _fill(pattern: str, texts: tuple[str, ...]) -> str:
 def find_pairs(
     dataset: Dataset, split: str, source_dir: str | Path, labels: bool, flag: str = "--source_dir"
 ) -> tuple[list[Example], list[Fault]]:
-    """All images of a split with their labels, sorted by name, and a fault for each image without its label.
+    """All images of a split with their labels, sorted by name, and a fault for each of either without the other.
 
     Args:
       dataset: the description.
@@ -85,22 +92,57 @@ def find_pairs(
     root = Path(source_dir).expanduser()
     if not root.is_dir():
         raise UserError(f"{flag}={source_dir} is not a folder; expected the data set {dataset.name}; {_SEE}")
-    matcher = _matcher(patterns.images)
-    examples, faults = [], []
-    for image in root.glob(patterns.images):
-        name = image.relative_to(root).as_posix()
+    images = _find(root, patterns.images)
+    if not images:
+        raise UserError(f"{flag}={source_dir} has no {patterns.images}; expected {_expected(dataset, split)}; {_SEE}")
+    pattern = _label_pattern(root, patterns, images) if labels else None
+    examples, faults, wanted = [], [], set()
+    for name, texts in images.items():
+        label = root / _fill(pattern, texts) if pattern else None
+        if label is not None and not label.is_file():
+            faults.append(Fault(str(root / name), f"its label {label} does not exist"))
+        else:
+            examples.append(Example(name, root / name, label))
+        wanted.add(label)
+    if pattern:
+        for name in _find(root, pattern):
+            if root / name not in wanted and not _has_image(dataset, root, name):
+                faults.append(Fault(str(root / name), "its image does not exist"))
+    return sorted(examples, key=lambda example: example.name), sorted(faults, key=lambda fault: fault.file)
+
+
+def _find(root: Path, pattern: str) -> dict[str, tuple[str, ...]]:
+    """Files by path relative to ``root`` (or absolute, as the pattern is), with what the wildcards stand for."""
+    matcher = _matcher(pattern)
+    absolute = pattern.startswith("/")
+    found = {}
+    for file in Path("/").glob(pattern[1:]) if absolute else root.glob(pattern):
+        name = file.as_posix() if absolute else file.relative_to(root).as_posix()
         match = matcher.fullmatch(name)
         # Files with a leading dot are what other systems leave behind in copied folders, not images.
-        if match is None or image.name.startswith("."):
-            continue
-        label = root / _fill(patterns.labels, match.groups()) if labels and patterns.labels else None
-        if label is not None and not label.is_file():
-            faults.append(Fault(str(image), f"its label {label} does not exist"))
-            continue
-        examples.append(Example(name, image, label))
-    if not examples and not faults:
-        raise UserError(f"{flag}={source_dir} has no {patterns.images}; expected {_expected(dataset, split)}; {_SEE}")
-    return sorted(examples, key=lambda example: example.name), sorted(faults, key=lambda fault: fault.file)
+        if match is not None and not file.name.startswith("."):
+            found[name] = match.groups()
+    return found
+
+
+def _label_pattern(root: Path, patterns: Split, images: dict[str, tuple[str, ...]]) -> str | None:
+    """The pattern of the labels, or that of copies in trainIds if only those are there."""
+    own, copies = patterns.labels, patterns.train_id_labels
+
+    def any_there(pattern: str) -> bool:
+        return any((root / _fill(pattern, texts)).is_file() for texts in images.values())
+
+    return copies if own and copies and not any_there(own) and any_there(copies) else own
+
+
+def _has_image(dataset: Dataset, root: Path, label: str) -> bool:
+    """Whether a label belongs to an image of any split: splits may keep their labels in one folder."""
+    for patterns in dataset.splits.values():
+        for pattern in (patterns.labels, patterns.train_id_labels):
+            match = _matcher(pattern).fullmatch(label) if pattern else None
+            if match and (root / _fill(patterns.images, match.groups())).is_file():
+                return True
+    return False
 
 
 def list_examples(
@@ -114,7 +156,7 @@ def list_examples(
 
 
 _SEE = 'see "Data" in BUILD.md'
-REMEDY = f"repair or remove these files; {_SEE}"
+REMEDY = f"repair or remove these files, or leave them out by `prepare --skip_bad`; {_SEE}"
 
 
 def _expected(dataset: Dataset, split: str) -> str:

@@ -1,6 +1,7 @@
 """Parity cases: reading them, and rebuilding their seeded weights and inputs with NumPy alone."""
 
 import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,12 @@ _SCALARS = {
     "noise_std": float, "attention_threshold": float, "consistency_weight": float, "learning_rate": float,
     "weight_decay": float, "ema_decay": float, "steps": int,
 }  # fmt: skip
+
+# Of these every case has one; whole tensors differ from case to case.
+_ARRAYS = (
+    *("source_logits", "student_target_logits", "teacher_target_logits", "teacher_attention", "history"),
+    *("grad_names", "grad_norms", "consistency_grad_norms", "student_delta_norms", "teacher_delta_norms"),
+)
 
 
 class Case(NamedTuple):
@@ -48,9 +55,9 @@ def load_case(path: str) -> Case:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"--case={path} cannot be read as an .npz file ({error}); give a parity case") from None
-    missing = sorted(_SCALARS.keys() - arrays.keys())
+    missing = sorted({*_SCALARS, *_ARRAYS} - arrays.keys())
     if missing:
         raise UserError(f"--case={path} lacks {', '.join(missing)}; give a parity case")
     scalars: dict[str, Any] = {name: convert(arrays.pop(name)) for name, convert in _SCALARS.items()}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sean_jax.data.classes import CITYSCAPES_COLORS
-from sean_jax.data.datasets import DATASETS
+from sean_jax.data.classes import CITYSCAPES_COLORS, LABEL_SPACES
+from sean_jax.data.datasets import DATASETS, label_map
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 # Width × height of each GTA-5 frame; the real ones differ among themselves too.
@@ -39,6 +39,19 @@ def save(array: np.ndarray, path: Path, palette: bool = False) -> None:
         picture = picture.convert("L")
         picture.putpalette(colors.tobytes())
     picture.save(path)
+
+
+def to_train_ids(ids: np.ndarray, name: str) -> np.ndarray:
+    """uint8 trainIds of raw ids, 255 where ignored, by the data set's table."""
+    return label_map(DATASETS[name], LABEL_SPACES["19"])[ids]
+
+
+def to_colors(ids: np.ndarray) -> np.ndarray:
+    """uint8 [height, width, 3]: classes in Cityscapes' colours, all else black."""
+    colors = np.zeros((256, 3), np.uint8)
+    for label_id, name in DATASETS["gta5"].label_ids.items():
+        colors[label_id] = CITYSCAPES_COLORS[name]
+    return colors[ids]
 
 
 def gta5(root: Path, count: int = 5) -> Path:

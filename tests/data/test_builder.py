@@ -2,11 +2,6 @@ import dataclasses
 import io
 import os
 import pickle
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import fixtures
@@ -14,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sean_jax.data import builder
+from sean_jax.data import inspection, requests
 from sean_jax.data import labels as label_files
 from sean_jax.data.builder import prepare
-from sean_jax.data.concurrency import ordered_map
 from sean_jax.data.datasets import DATASETS
+from sean_jax.data.encodings import LabelReader
 from sean_jax.data.listing import FaultsFoundError, list_examples
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
@@ -83,22 +78,23 @@ def test_synthia_16_bit_labels(tmp_path):
     for i in range(3):
         expected = fixtures.label(10 + i, 40, 24, fixtures.valid_ids("synthia"))
         np.testing.assert_array_equal(decode(prepared.read(i)["label"]), expected)
-    assert prepared.metadata["label_encoding"] == ["red16"]
+    assert prepared.metadata["label_encoding"] == "red16"
 
 
 def test_every_16_bit_value_is_read_right(tmp_path):
     values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     other = np.random.default_rng(0).integers(0, 1 << 16, (256, 256, 2), np.uint16)
     fixtures.save_16_bit(np.concatenate([values[..., None], other], -1), tmp_path / "all.png")
-    image, encoded = label_files._open(tmp_path / "all.png")
-    np.testing.assert_array_equal(label_files._red_16_bit(image, encoded), values)
+    file = label_files.open_label(tmp_path / "all.png")
+    assert file.kind == "red16"
+    np.testing.assert_array_equal(file.values, values)
 
 
 def test_16_bit_labels_agree_with_tensorflow(tmp_path):
     tf = pytest.importorskip("tensorflow")
     values = np.random.default_rng(3).integers(0, 23, (17, 9, 3)).astype(np.uint16)
     (tmp_path / "tf.png").write_bytes(tf.io.encode_png(values).numpy())
-    ids, _ = label_files.read_label(tmp_path / "tf.png", SYNTHIA)
+    ids, _ = LabelReader(SYNTHIA, "red16").read(tmp_path / "tf.png")
     np.testing.assert_array_equal(ids, values[..., 0])
 
 
@@ -106,7 +102,7 @@ def test_statistics(tmp_path):
     fixtures.gta5(tmp_path / "gta5")
     metadata = prepare_small(GTA5, tmp_path / "gta5", tmp_path / "prepared").metadata
     assert metadata["sizes"] == {"36x20": 1, "38x20": 2, "38x22": 1, "40x20": 1}
-    assert metadata["label_encoding"] == ["palette"]
+    assert metadata["label_encoding"] == "palette"
     labels = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "gta5/labels").iterdir())]
     assert metadata["pixels"]["car"] == sum(int((label == 26).sum()) for label in labels)
     assert sum(metadata["pixels"].values()) == sum(label.size for label in labels)
@@ -114,7 +110,7 @@ def test_statistics(tmp_path):
 
 def test_reading_needs_no_order_and_survives_pickling(tmp_path, monkeypatch):
     fixtures.gta5(tmp_path / "gta5")
-    monkeypatch.setattr(builder, "PART_BYTES", 2 * 16 * 30 * 4)
+    monkeypatch.setattr(requests, "PART_BYTES", 2 * 16 * 30 * 4)
     prepared = prepare_small(GTA5, tmp_path / "gta5", tmp_path / "prepared")
     assert prepared.metadata["part_length"] == 2
     assert len(list(prepared.directory.glob("*.array_record*"))) == 3
@@ -140,7 +136,7 @@ def test_the_real_frames(tmp_path):
 def test_second_time_nothing_is_read(tmp_path, monkeypatch):
     fixtures.gta5(tmp_path / "gta5")
     first = prepare_small(GTA5, tmp_path / "gta5", tmp_path / "prepared")
-    monkeypatch.setattr(builder, "_convert", None)
+    monkeypatch.setattr(inspection, "check", None)
     assert prepare_small(GTA5, tmp_path / "gta5", tmp_path / "prepared") == first
 
 
@@ -157,12 +153,12 @@ def test_changed_input_is_prepared_anew(tmp_path, change):
     elif change == "content":
         fixtures.save(fixtures.image(99, 38, 20), root / "images/00001.png")
     elif change == "label content":
-        fixtures.save(fixtures.label(99, 38, 20, (7,)), root / "labels/00001.png")
+        fixtures.save(fixtures.label(99, 38, 20, (7, 26)), root / "labels/00001.png")
     elif change == "time":
         os.utime(root / "images/00003.png", ns=(1, 1))
     else:
         fixtures.save(fixtures.image(99, 38, 20), root / "images/00009.png")
-        fixtures.save(fixtures.label(99, 38, 20, (7,)), root / "labels/00009.png")
+        fixtures.save(fixtures.label(99, 38, 20, (7, 26)), root / "labels/00009.png")
     second = prepare_small(dataset, root, tmp_path / "prepared", **settings)
     assert second.directory != first.directory
     assert len(second) == (6 if change == "added" else 5)
@@ -221,7 +217,7 @@ def break_pair(root, fault):
         ("empty label", r"labels/00002.png: truncated, damaged or not an image \(cannot identify image file\)"),
         ("size", r"labels/00002.png: the label is 37x20 and its image images/00002.png 38x22; expected equal sizes"),
         ("ids", r"labels/00002.png: label ids 40 are outside the table of gta5; expected 0-34, 255"),
-        ("colour", r"labels/00002.png: a label of 3 channels \(RGB\); expected a PNG of one channel"),
+        ("colour", r"labels/00002.png: the label is a PNG of mode RGB; expected ids \(one channel"),
         ("no label", r"images/00002.png: its label .*labels/00002.png does not exist"),
     ],
 )
@@ -247,7 +243,7 @@ def test_all_faults_are_found_at_once(tmp_path):
 
 
 def test_a_fault_in_one_part_is_found_with_those_of_later_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, "PART_BYTES", 1)
+    monkeypatch.setattr(requests, "PART_BYTES", 1)
     root = fixtures.gta5(tmp_path / "gta5")
     for i in (1, 5):
         (root / f"images/0000{i}.png").write_bytes(b"no image")
@@ -261,17 +257,10 @@ def test_a_fault_in_one_part_is_found_with_those_of_later_parts(tmp_path, monkey
 def test_16_bit_ids_outside_the_table_are_faults(tmp_path, value, ok):
     fixtures.save_16_bit(np.full((4, 4, 3), value, np.uint16), tmp_path / "x.png")
     if ok:
-        assert label_files.read_label(tmp_path / "x.png", SYNTHIA)[0].tolist() == [[value] * 4] * 4
+        assert LabelReader(SYNTHIA, "red16").read(tmp_path / "x.png")[0].tolist() == [[value] * 4] * 4
     else:
         with pytest.raises(label_files.BadFileError, match=f"label ids {value} are outside .* expected 0-22"):
-            label_files.read_label(tmp_path / "x.png", SYNTHIA)
-
-
-@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3)])
-def test_8_bit_copies_of_synthia_are_not_guessed_at(tmp_path, shape):
-    fixtures.save(np.full(shape, 3, np.uint8), tmp_path / "x.png")
-    with pytest.raises(label_files.BadFileError, match=r"of 8 bits a channel .* may hold raw ids or trainIds"):
-        label_files.read_label(tmp_path / "x.png", SYNTHIA)
+            LabelReader(SYNTHIA, "red16").read(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
@@ -299,90 +288,7 @@ def test_a_set_in_another_order_is_noticed_on_reading(tmp_path):
         prepared.read(0)
 
 
-# Interruptions
-
-SCRIPT = """
-import sys, time
-from sean_jax.data import builder
-from sean_jax.data.datasets import DATASETS
-root, data_dir, pause = sys.argv[1:]
-convert = builder._convert
-def slow(example, request):
-    time.sleep(float(pause))
-    return convert(example, request)
-builder._convert, builder.PART_BYTES = slow, 2 * 16 * 30 * 4
-print("ready", flush=True)
-builder.prepare(DATASETS["gta5"], split="train", source_dir=root, data_dir=data_dir, height=16, width=30,
-                labels="resized", progress=False)
-print("done", flush=True)
-"""
-
-
-def run_script(script, *args, **kwargs):
-    command = [sys.executable, "-c", script, *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
-
-
-def test_killed_preparation_is_never_taken_for_whole(tmp_path):
-    root, data_dir = fixtures.gta5(tmp_path / "gta5", 40), tmp_path / "prepared"
-    generator = random.Random(0)
-    left_behind = 0
-    for _ in range(4):
-        process = run_script(SCRIPT, root, data_dir, 0.02)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(generator.uniform(0.05, 0.4))
-        process.send_signal(signal.SIGKILL)
-        assert "done" not in process.communicate()[0]
-        assert not [path for path in sets_in(data_dir) if path.name == "1.0.0"]
-        left_behind = max(left_behind, len(sets_in(data_dir)))
-    assert left_behind == 1  # each start clears away what the one before left
-    prepared = prepare_small(GTA5, root, data_dir)
-    assert [prepared.read(i)["name"] for i in range(40)] == prepared.names
-    assert sets_in(data_dir) == [prepared.directory]
-
-
-def test_two_processes_prepare_once(tmp_path):
-    root, data_dir = fixtures.gta5(tmp_path / "gta5", 40), tmp_path / "prepared"
-    processes = [run_script(SCRIPT, root, data_dir, 0.01) for _ in range(2)]
-    assert [process.communicate()[0].split()[-1] for process in processes] == ["done", "done"]
-    (directory,) = sets_in(data_dir)
-    assert PreparedSet(directory).read(39)["name"] == "images/00040.png"
-
-
-def test_a_full_disk_leaves_nothing(tmp_path):
-    """RLIMIT_FSIZE stands for the disk: it holds for root too."""
-    root = fixtures.gta5(tmp_path / "gta5", 40)
-    script = """
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
-from sean_jax.errors import UserError
-try:
-    exec(SCRIPT)
-except UserError as error:
-    print(error)
-"""
-    process = run_script(f"SCRIPT = {SCRIPT!r}\n{script}".replace("2 * 16", "99 * 16"), root, tmp_path / "prepared", 0)
-    output, _ = process.communicate()
-    assert "cannot write: File too large" in output.splitlines()[-1]
-    assert sets_in(tmp_path / "prepared") == []
-
-
 def test_a_data_dir_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--data_dir=.*file/x is or lies in a file; expected a folder"):
         prepare_small(GTA5, fixtures.gta5(tmp_path / "gta5"), tmp_path / "file" / "x")
-
-
-def test_ordered_map_keeps_order_and_bounds_what_is_under_way():
-    started = []
-
-    def work(i):
-        started.append(i)
-        time.sleep(0.001 * (i % 3))
-        return i
-
-    results = ordered_map(work, range(30), workers=3)
-    assert next(results) == 0
-    assert len(started) <= 6
-    assert list(results) == list(range(1, 30))

@@ -4,7 +4,7 @@ import fixtures
 import numpy as np
 import pytest
 
-from sean_jax.data.classes import CITYSCAPES_CLASSES, LABEL_SPACES, LabelSpace, load_label_space
+from sean_jax.data.classes import LABEL_SPACES, LabelSpace
 from sean_jax.data.datasets import DATASETS, label_map, load_dataset
 from sean_jax.data.listing import find_pairs, list_examples
 from sean_jax.data.sources import resolve_source_dir
@@ -88,7 +88,9 @@ def test_pairs_follow_names_not_places(tmp_path):
     fixtures.save(
         fixtures.label(0, 4, 4, (7,)), tmp_path / "gtFine/train/aachen/aachen_000000_000001_gtFine_labelIds.png"
     )
-    examples = list_examples(DATASETS["cityscapes"], "train", tmp_path, labels=True)
+    examples, (fault,) = find_pairs(DATASETS["cityscapes"], "train", tmp_path, labels=True)
+    assert fault.file.endswith("aachen_000000_000001_gtFine_labelIds.png")
+    assert fault.fault == "its image does not exist"
     assert len(examples) == 4
     assert [e.name for e in examples] == sorted(e.name for e in examples)
     for example in examples:
@@ -130,105 +132,6 @@ def test_the_test_labels_of_cityscapes_are_not_used(tmp_path):
     fixtures.cityscapes(tmp_path, {"test": 1})
     with pytest.raises(UserError, match=r"'test' of cityscapes has no labels; splits with labels: train, val"):
         list_examples(DATASETS["cityscapes"], "test", tmp_path, labels=True)
-
-
-# TOML
-
-GOOD = """
-name = "mine"
-ignored_ids = [9]
-[splits.train]
-images = "a/*/?.png"
-labels = "b/*/?.png"
-[splits.new]
-images = "c/*.jpg"
-[[classes]]
-name = "car"
-ids = [3, 4]
-[[classes]]
-name = "tree"
-id = 5
-color = [1, 2, 3]
-includes = ["vegetation"]
-"""
-
-
-def write(tmp_path, text):
-    file = tmp_path / "mine.toml"
-    file.write_text(text)
-    return str(file)
-
-
-def test_toml_description(tmp_path):
-    file = write(tmp_path, GOOD)
-    mine = load_dataset(file)
-    assert mine.label_ids == {3: "car", 4: "car", 5: "tree"}
-    assert (mine.evaluation_split, mine.selection_split) == ("train", None)
-    assert mine.splits["new"].labels is None
-    assert load_label_space(file) == mine.label_space
-    assert label_map(mine, mine.label_space).tolist() == table({3: 0, 4: 0, 5: 1})
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('name = "mine"', 'name = "My set"', r"mine.toml, line 2: name is 'My set'; expected lower-case"),
-        ("ignored_ids = [9]", "ignored_ids = [9", r"mine.toml is not valid TOML: .*line 4"),
-        ("ignored_ids", "ignore_ids", r"line 3: unknown key 'ignore_ids'; expected one of .*ignored_ids"),
-        ("[9]", "[5]", r"line 14: id 5 stands in ignored_ids and in class 'tree'"),
-        ("[9]", "[300]", r"line 3: ignored_ids is \[300\]; expected a list of ids, each 0 to 255"),
-        ("id = 5", "id = 4", r"line 14: id 4 stands in class 'car' and in class 'tree'"),
-        ("id = 5\n", "", r"line 12: class 'tree' needs either id = NUMBER or ids"),
-        ("[1, 2, 3]", "[1, 2]", r"line 15: color is \[1, 2\]; expected \[red, green, blue\]"),
-        ("b/*/?.png", "b/*.png", r"line 6: images has the wildcards \['\*', '\?'\] and labels \['\*'\]"),
-        ("b/*/?.png", "../*/?.png", r"line 6: labels is .* without '\.\.'"),
-        ("c/*.jpg", "c/1.jpg", r"line 8: images is 'c/1.jpg'; expected a pattern with '\*'"),
-        ("[splits.new]\nimages", "[splits.new]\nimage", r"line 8: unknown key 'image'; expected one of images, labels"),
-        (
-            "ignored_ids",
-            'evaluation_split = "new"\nignored_ids',
-            r"line 3: evaluation_split is 'new'; expected .*train",
-        ),
-        (
-            "ignored_ids",
-            'label_format = "rgb"\nignored_ids',
-            r"line 3: label_format is 'rgb'; expected one of ids, red16",
-        ),
-        ('name = "tree"', 'name = "car"', r"names car more than once"),
-        ("[[classes]]", "[[class]]", r"unknown key 'class'"),
-    ],
-)
-def test_faults_of_a_description_name_line_and_remedy(tmp_path, old, new, message):
-    text = GOOD.replace(old, new)
-    assert text != GOOD
-    with pytest.raises(UserError, match=message) as error:
-        load_dataset(write(tmp_path, text))
-    assert "\n" not in str(error.value)
-
-
-def test_missing_description(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read .*gone.toml: No such file"):
-        load_dataset(str(tmp_path / "gone.toml"))
-
-
-def test_camvid_descriptions_share_a_label_space():
-    day, dusk = (load_dataset(str(EXPERIMENTS / f"camvid_{time}.toml")) for time in ("day", "dusk"))
-    assert day.label_space == dusk.label_space
-    assert label_map(day, day.label_space).tolist() == [*range(11), *[255] * 245]
-    assert dusk.selection_split is None
-    in_camvid = label_map(DATASETS["cityscapes"], day.label_space)
-    names = {raw: CITYSCAPES_CLASSES[train_id] for raw, train_id in CITYSCAPES.items()}
-    merged = {names[raw]: day.label_space.classes[i] for raw, i in enumerate(in_camvid) if i != 255}
-    assert (merged["traffic light"], merged["bus"], merged["bicycle"]) == ("sign", "car", "bicyclist")
-
-
-@pytest.mark.skipif(not (fixtures.SHARED / "data/camvid").is_dir(), reason="../shared/data/camvid is not here")
-def test_camvid_descriptions_find_all_pairs():
-    counts = {}
-    for name, split in (("camvid_day", "train"), ("camvid_day", "val"), ("camvid_dusk", "train")):
-        dataset = load_dataset(str(EXPERIMENTS / f"{name}.toml"))
-        counts[name, split] = len(list_examples(dataset, split, fixtures.SHARED / "data/camvid", labels=True))
-    assert list(counts.values()) == [517, 60, 62]
 
 
 @pytest.mark.skipif(not (fixtures.SHARED / "data/cityscapes").is_dir(), reason="../shared/data/cityscapes is not here")

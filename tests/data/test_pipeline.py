@@ -258,3 +258,36 @@ def test_preparation_and_grain_need_no_tensorflow(sets, tmp_path):
     total = sum(int(array.sum()) for batch in batches(sets, loader="tf_data") for array in batch.values())
     assert first == f"{total} False"
     assert "install tensorflow-cpu or use --loader=grain" in second
+
+
+# Two processes
+
+SHARE = """
+import sys
+from pathlib import Path
+import numpy as np
+from sean_jax.data import classes, datasets, pipeline
+from sean_jax.data.prepared import PreparedSet
+source, target, loader, index, out = sys.argv[1:]
+table = datasets.label_map(datasets.DATASETS["gta5"], classes.LABEL_SPACES["16"])
+settings = dict(batch_size=4, seed=1, start_step=0, stop_step=6, loader=loader, host_index=int(index), host_count=2)
+batches = pipeline.training_batches(PreparedSet(Path(source)), table, PreparedSet(Path(target)), **settings)
+joined = {}
+for batch in batches:
+    for key, value in batch.items():
+        joined.setdefault(key, []).append(value)
+np.savez(out, **{key: np.stack(values) for key, values in joined.items()})
+"""
+
+
+def test_two_processes_together_read_what_one_reads(sets, tmp_path):
+    """Each with another engine, too: host 0 reads by tf.data and host 1 by Grain."""
+    processes = []
+    for index, loader in enumerate(LOADERS):
+        arguments = [sets[0].directory, sets[1].directory, loader, index, tmp_path / f"{index}.npz"]
+        processes.append(subprocess.Popen([sys.executable, "-c", SHARE, *map(str, arguments)]))
+    assert [process.wait() for process in processes] == [0, 0]
+    shares = [np.load(tmp_path / f"{index}.npz") for index in range(2)]
+    for step, batch in enumerate(batches(sets)):
+        for key, expected in batch.items():
+            np.testing.assert_array_equal(np.concatenate([share[key][step] for share in shares]), expected)

@@ -50,10 +50,38 @@ def test_all_faults_are_reported_and_the_exit_code_is_1(tmp_path, command):
     assert last.startswith("sean_jax.prepare: 2 faults, nothing was prepared: ")
     assert "00002.png" in last
     assert "00004.png" in last
-    assert [fault["file"] for fault in json.loads(report.read_text())["faults"]] == [
+    facts = json.loads(report.read_text())
+    assert [fault["file"] for fault in facts.pop("faults")] == [
         str(root / "images/00002.png"),
         str(root / "images/00004.png"),
     ]
+    assert sum(facts.pop("pixels").values()) == (36 + 38 + 40) * 20
+    assert facts == {
+        "dataset": "gta5",
+        "split": "train",
+        "labels": "resized",
+        "label_encoding": "palette",
+        "pairs": 3,
+        "sizes": {"36x20": 1, "38x20": 1, "40x20": 1},
+        "prepared": None,
+    }
+
+
+def test_skip_bad_lists_what_it_left_out(tmp_path, command):
+    root, report = fixtures.gta5(tmp_path / "gta5"), tmp_path / "report.json"
+    (root / "labels/00004.png").unlink()
+    (root / "images/00002.png").write_bytes(b"no image")
+    flags = ("--dataset=gta5", f"--source_dir={root}", f"--report={report}", *SIZE)
+    result = command(*flags, "--skip_bad", "--label_encoding=palette")
+    assert result.returncode == 0, result.stderr
+    assert "gta5 train: 3 pairs, 2 faults left out" in result.stdout
+    assert "labels hold: palette" in result.stdout
+    assert "preparing 4 images takes about 0.1 MB" in result.stderr
+    facts = json.loads(report.read_text())
+    assert (facts["pairs"], facts["label_encoding"]) == (3, "palette")
+    for text in (result.stdout, str(facts["faults"])):
+        assert "00002.png" in text
+        assert "00004.png" in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""What Cityscapes' benchmark server takes.
+
+For each of the 1,525 test images ``CITY_SEQUENCE_FRAME_leftImg8bit.png`` one PNG of labelIds (not trainIds),
+2048×1024, one channel of 8 bits, whose name begins with ``CITY_SEQUENCE_FRAME``, all in one zip file: as
+``evalPixelLevelSemanticLabeling.py`` of Cityscapes' scripts looks for them.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from sean_jax.errors import UserError
+
+SIZE = (1024, 2048)  # height, width
+IMAGES = 1525
+_NAME = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})_leftImg8bit")
+
+
+def names(images: Sequence[pathlib.Path]) -> list[str]:
+    """The name of each image's labels: ``CITY_SEQUENCE_FRAME_gtFine_labelIds.png``.
+
+    Raises:
+      UserError: an image is not named as Cityscapes', or two are named alike.
+    """
+    taken: dict[str, pathlib.Path] = {}
+    for image in images:
+        match = _NAME.fullmatch(image.stem)
+        if not match:
+            raise UserError(
+                f"--cityscapes_submission: {image} is not named as Cityscapes' images are; expected "
+                "CITY_SEQUENCE_FRAME_leftImg8bit.png such as berlin_000000_000019_leftImg8bit.png"
+            )
+        name = f"{match[1]}_gtFine_labelIds.png"
+        if name in taken:
+            raise UserError(f"--cityscapes_submission: {taken[name]} and {image} have one name; give one of them")
+        taken[name] = image
+    return list(taken)
+
+
+@contextlib.contextmanager
+def archive(path: str | None) -> Iterator[zipfile.ZipFile | None]:
+    """A zip file to write to, at its place once it is whole; None without a path."""
+    if path is None:
+        yield None
+        return
+    file = pathlib.Path(path)
+    if not file.parent.is_dir():
+        raise UserError(f"--cityscapes_submission={path}: the folder {file.parent} does not exist; create it first")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as opened:  # PNGs are compressed already
+            yield opened
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def png(label_ids: np.ndarray) -> bytes:
+    """A PNG of uint8 [height, width]."""
+    buffer = io.BytesIO()
+    Image.fromarray(label_ids).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,110 @@
+"""Runs commands as users do, each in a process of its own.
+
+The processes are forked from one that has imported the libraries (which takes seconds; nothing of JAX has run there)
+and share a cache of compiled programs. ``fresh=True`` starts Python anew, for what depends on how libraries are loaded.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import re
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CACHE = {"jax_compilation_cache_dir": "", "jax_persistent_cache_min_compile_time_secs": 0.0}
+_LIBRARIES = ["jax", "flax.linen", "optax", "orbax.checkpoint", "tensorflow", "tensorflow_datasets", "tensorboardX"]
+_BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # and what a preparation says of itself
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(_LIBRARIES)
+
+
+class Result(NamedTuple):
+    code: int  # negative: the signal that ended it
+    stdout: str
+    stderr: str
+
+    def said(self) -> list[str]:
+        """The lines on standard error but for progress bars."""
+        lines = (line.strip() for line in re.split(r"[\r\n]", self.stderr))
+        return [line for line in lines if line and not _BAR.search(line)]
+
+
+class Command:
+    """A command under way: ``Command(folder, "train", seed=1)`` runs ``python -m sean_jax.train --seed=1``."""
+
+    def __init__(self, folder: pathlib.Path, name: str, *words: str, devices=1, file_limit=None, fresh=False, **flags):
+        """``folder``: for the output; ``file_limit``: bytes that a file may have, as if the disk were full then."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files = [folder / f"{name}.{i}.{end}" for i in [len(os.listdir(folder))] for end in ("out", "err")]
+        arguments = [f"--{key}={value}" for key, value in flags.items()] + list(words)
+        environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        module = f"sean_jax.{name}"
+        if fresh:
+            environment = os.environ | environment | {key.upper(): str(value) for key, value in CACHE.items()}
+            with self._files[0].open("w") as out, self._files[1].open("w") as err:
+                line = [sys.executable, "-m", module, *arguments]
+                self._process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=out, stderr=err)
+        else:
+            files = [str(file) for file in self._files]
+            target = (module, arguments, files, environment, CACHE, file_limit)
+            self._process = _context.Process(target=_run, args=target)
+            self._process.start()
+
+    def running(self) -> bool:
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.poll() is None
+        return self._process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process.pid
+        os.kill(self._process.pid, number)
+
+    def result(self, timeout: float = 240) -> Result:
+        if isinstance(self._process, subprocess.Popen):
+            code = self._process.wait(timeout)
+        else:
+            self._process.join(timeout)
+            code = self._process.exitcode
+            if code is None:
+                self._process.kill()
+                raise TimeoutError(self._files[1].read_text())
+        return Result(code, *(file.read_text() for file in self._files))
+
+
+def run(folder: pathlib.Path, name: str, *words: str, **options) -> Result:
+    return Command(folder, name, *words, **options).result()
+
+
+def assert_refused(result: Result, name: str, *parts: str, code: int = 1) -> None:
+    """The command ended with ``code`` and one line, which begins with its name and holds all ``parts``."""
+    said = result.said()
+    assert len(said) == 1, result.stderr
+    assert said[0].startswith(f"sean_jax.{name}: ")
+    assert result.stderr.endswith(said[0] + "\n")
+    for part in parts:
+        assert part in said[0], said[0]
+    assert result.code == code
+
+
+def _run(module: str, arguments: list[str], files: list[str], environment: dict, cache: dict, limit: int | None):
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    import jax
+
+    for name, value in cache.items():
+        jax.config.update(name, value)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,158 @@
+"""Which settings hold: method.md's table row by row, flags over presets, and what is refused."""
+
+import dataclasses
+
+import pytest
+
+from sean_jax.config import PRESETS, Config, choices, choose_preset, differences, kind, resolve
+from sean_jax.errors import UserError
+from sean_jax.setup import plan
+
+# method.md, "Two presets", in its order: setting, paper, authors' code on GTA-5 → Cityscapes.
+TABLE = [
+    ("attention_pooling", "average_2x2", "average_3x3"),
+    ("attention_upsampling", "bilinear", "bilinear_align_corners"),
+    ("attention_transform", "after_upsampling", "after_upsampling"),
+    ("classifier_branches", 4, 2),
+    ("fc_channels", 1024, 1024),
+    ("fc_dilation", 4, 4),
+    ("noise_domains", "source_and_target", "target"),
+    ("noise_std", 25.5, 0.1),
+    ("consistency_reduction", "all_positions", "kept_positions"),
+    ("consistency_resolution", "output", "output"),
+    ("target_split", "train", "val"),
+    ("selection", "last", "oracle"),
+    ("attention_threshold", 0.3, 0.1),
+]
+# "Common to both".
+COMMON = {
+    "consistency_weight": 0.3, "ema_decay": 0.99, "ema_ramp": False, "learning_rate": 1e-5,
+    "learning_rate_schedule": "constant", "weight_decay": 5e-5, "batch_size": 1, "height": 512, "width": 1024,
+    "random_flip": False, "input_convention": "bgr_mean", "steps": 150_000, "classes": "19", "eval_split": "val",
+    "width_multiplier": 1.0,
+}  # fmt: skip
+
+
+def config(**given) -> Config:
+    return plan({"source": "gta5", "data_dir": "/nowhere"} | given).run.config
+
+
+@pytest.mark.parametrize(("setting", "paper", "reference"), TABLE, ids=[row[0] for row in TABLE])
+def test_presets_are_the_decision_table(setting, paper, reference):
+    assert getattr(config(), setting) == paper
+    assert getattr(config(preset="paper"), setting) == paper
+    assert getattr(config(preset="reference"), setting) == reference
+
+
+@pytest.mark.parametrize("preset", ["paper", "reference"])
+def test_common_to_both(preset):
+    found = config(preset=preset)
+    assert {name: getattr(found, name) for name in COMMON} == COMMON
+
+
+def test_presets_differ_in_nothing_else():
+    paper, reference = (dataclasses.asdict(config(preset=preset)) for preset in ("paper", "reference"))
+    differing = {name for name in paper if paper[name] != reference[name]}
+    assert differing == {row[0] for row in TABLE if row[1] != row[2]} | {"preset", "eval_every"}
+    assert reference["eval_every"] == 500
+
+
+def test_reference_follows_the_source_and_the_target():
+    synthia = config(preset="reference", source="synthia")
+    assert (synthia.attention_threshold, synthia.steps, synthia.classes) == (0.3, 56_000, "16")
+    assert (synthia.target, synthia.target_split, synthia.selection) == ("cityscapes", "val", "oracle")
+    # Where the target has no labelled validation split.
+    minicity = config(preset="reference", target="minicity_camera")
+    assert (minicity.target_split, minicity.selection, minicity.attention_threshold) == ("train", "last", 0.1)
+    game = config(preset="reference", source="minicity_game")
+    assert (game.attention_threshold, game.steps) == (0.3, 20_000)
+
+
+def test_flags_come_before_the_preset_and_what_the_data_imply():
+    given = {"attention_threshold": 0.5, "selection": "last", "target_split": "train", "noise_std": 3.0, "steps": 7}
+    found = config(preset="reference", **given, eval_split="train")
+    assert {name: getattr(found, name) for name in given} == given
+    assert (found.eval_split, found.classifier_branches) == ("train", 2)
+    assert config(eval_split="none").eval_split is None
+
+
+def test_preset_follows_the_source():
+    quick = plan({"data_dir": "/nowhere"}).run.config
+    assert (quick.preset, quick.source, quick.target) == ("quick", "minicity_game", "minicity_camera")
+    for name, value in PRESETS["quick"].items():
+        assert getattr(quick, name) == value
+    assert config().preset == "paper"
+    with pytest.raises(UserError, match="--preset=reference needs --source"):
+        choose_preset({"preset": "reference"})
+    with pytest.raises(UserError, match=r"--source=mine\.toml needs --target"):
+        choose_preset({"source": "mine.toml"})
+
+
+def test_initialisation_and_input_convention_follow_the_weights():
+    values = {"preset": "paper", "source": "gta5", "target": "cityscapes"}
+    facts = {"default_classes": "19", "evaluation_split": "val", "selection_split": "val"}
+    scratch = resolve(values, **facts, input_convention=None)
+    assert (scratch.initialization, scratch.input_convention) == ("scratch", "bgr_mean")
+    loaded = resolve(values | {"init_weights": "x.pth"}, **facts, input_convention="rgb_normalized")
+    assert (loaded.initialization, loaded.input_convention) == ("pretrained", "rgb_normalized")
+    flag = resolve(values | {"input_convention": "bgr_mean"}, **facts, input_convention="rgb_normalized")
+    assert flag.input_convention == "bgr_mean"
+    with pytest.raises(UserError, match="--input_convention=lab is unknown; expected one of bgr_mean"):
+        resolve(values, **facts, input_convention="lab")
+
+
+def test_everything_is_decided_but_where_things_are():
+    undecided = {name for name, value in dataclasses.asdict(config()).items() if value is None}
+    assert undecided == {"source_dir", "target_dir", "init_weights"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch_size": 0}, "--batch_size=0 is too small; expected at least 1"),
+        ({"steps": -1}, "--steps=-1 is too small"),
+        ({"width": 15}, "--width=15 is too small; expected at least 16"),
+        ({"seed": 2**32}, "--seed=4294967296 is too large"),
+        ({"ema_decay": 1.01}, r"--ema_decay=1\.01 is too large; expected at most 1"),
+        ({"classifier_branches": 5}, "expected at most 4"),
+        ({"attention_threshold": float("nan")}, "--attention_threshold=nan"),
+        ({"width_multiplier": 0.0}, r"--width_multiplier=0\.0 is too small"),
+        ({"classes": "16", "source": "minicity_game", "eval_split": "nowhere"}, "no split 'nowhere'"),
+    ],
+)
+def test_values_out_of_range_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        config(**given)
+
+
+def test_oracle_selection_needs_a_labelled_validation_split():
+    with pytest.raises(UserError, match="--selection=oracle needs a labelled validation split, which minicity_camera"):
+        config(target="minicity_camera", selection="oracle")
+
+
+def test_flags_know_the_kinds_and_choices_of_all_settings():
+    assert kind("steps") is int
+    assert kind("learning_rate") is float
+    assert kind("random_flip") is bool
+    assert kind("init_weights") is str
+    assert choices("initialization") == ("pretrained", "scratch")
+    assert choices("steps") == ()
+    assert all(field.metadata["help"] for field in dataclasses.fields(Config))
+
+
+def test_differences_name_old_and_new_and_pass_over_places():
+    old = {"seed": 0, "steps": 5, "data_dir": "/a", "gone": 1}
+    assert differences(old, old) == []
+    found = differences(old, {"seed": 1, "steps": 5, "data_dir": "/b"})
+    assert found == ["gone: 1 → None", "seed: 0 → 1"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "name = ", 'name = "x"\n', '[[classes]]\nname = "a"\n[[classes]]\nname = "a"\n']
+)
+def test_a_label_space_that_is_none_is_one_line_with_the_file(tmp_path, content):
+    path = tmp_path / "space.toml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"space\.toml") as error:
+        config(classes=str(path))
+    assert "\n" not in str(error.value)

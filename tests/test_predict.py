@@ -1,0 +1,183 @@
+"""Prediction through the command: what it writes is what is scored; what it refuses."""
+
+import os
+
+import commands
+import numpy as np
+import pytest
+import streets
+from commands import assert_refused
+from PIL import Image
+
+from sean_jax import visualize
+from sean_jax.data.classes import LABEL_SPACES
+from sean_jax.errors import UserError
+from sean_jax.predict import find_images
+
+PALETTE = LABEL_SPACES["19"].palette
+
+
+@pytest.fixture
+def predict(tmp_path, finished):
+    """Runs the command on the finished run, into ``tmp_path / "out"`` unless another output is given."""
+
+    def run(*words, file_limit=None, **flags) -> commands.Result:
+        defaults = {"workdir": finished, "output": tmp_path / "out"}
+        return commands.run(tmp_path / "output", "predict", *words, file_limit=file_limit, **defaults | flags)
+
+    return run
+
+
+def test_predictions_are_those_that_are_scored(predict, tmp_path, finished, session_dir):
+    """Counting the PNGs' pixels against the labels gives the confusion matrix of the run's own evaluation."""
+    import json
+
+    folder = session_dir / "cityscapes"
+    result = predict("--overlay", "--attention", "--label_ids", input=folder / "leftImg8bit/val")
+    assert (result.code, result.said()) == (0, [])
+    matrix = np.zeros((19, 19), np.int64)
+    for label_file in sorted((folder / "gtFine/val/aachen").iterdir()):
+        stem = tmp_path / "out" / "aachen" / label_file.name.replace("_gtFine_labelIds.png", "_leftImg8bit")
+        with Image.open(f"{stem}.png") as picture:
+            assert picture.mode == "P"
+            assert tuple(picture.getpalette()[:57]) == tuple(np.ravel(PALETTE))
+            classes = np.asarray(picture)
+        ids = np.asarray(Image.open(f"{stem}_labelIds.png"))
+        np.testing.assert_array_equal(ids, np.array(streets.LABEL_IDS)[classes])
+        image = np.asarray(
+            Image.open(str(stem).replace(str(tmp_path / "out"), str(folder / "leftImg8bit/val")) + ".png")
+        )
+        blended = visualize.overlay(image, visualize.colorize(classes, PALETTE))
+        np.testing.assert_array_equal(np.asarray(Image.open(f"{stem}_overlay.png")), blended)
+        assert Image.open(f"{stem}_attention.png").size == image.shape[1::-1]
+        truth = np.asarray(Image.open(label_file))
+        for raw, predicted in zip(truth.ravel(), classes.ravel(), strict=True):
+            if raw in streets.LABEL_IDS:
+                matrix[streets.LABEL_IDS.index(raw), predicted] += 1
+    scores = json.loads((finished / "evaluation.json").read_text())["teacher"]
+    assert matrix.tolist() == scores["confusion_matrix"]
+
+
+def test_images_of_any_size_and_kind(predict, tmp_path):
+    """The smallest, an odd one, grey, with transparency, a JPEG lying on its side; at their own size as well."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(folder / "least.png")
+    Image.new("L", (37, 21), 99).save(folder / "deep" / "grey.v2.png")
+    Image.new("RGBA", (33, 17), (1, 2, 3, 4)).save(folder / "clear.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    Image.new("RGB", (40, 24)).save(folder / "turned.jpg", exif=exif)
+    (folder / "notes.txt").write_text("no image")
+    result = predict("--native_size", input=folder)
+    assert (result.code, result.said()) == (0, [])
+    found = {
+        str(path.relative_to(tmp_path / "out")): Image.open(path).size for path in (tmp_path / "out").rglob("*.png")
+    }
+    assert found == {"least.png": (16, 16), "deep/grey.v2.png": (37, 21), "clear.png": (33, 17), "turned.png": (24, 40)}
+
+
+def _not_an_image(folder):
+    (folder / "a.png").write_text("no image")
+
+
+def _truncated(folder):
+    streets.pair(folder / "a.png", None, 0)
+    (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:-300])
+
+
+def _too_small(folder):
+    streets.pair(folder / "a.png", None, 0)
+    Image.new("RGB", (15, 15)).save(folder / "z.png")
+
+
+def _colliding(folder):
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (32, 32)).save(folder / name)
+
+
+def _nothing(folder):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("fill", "parts"),
+    [
+        (_not_an_image, ("a.png", "cannot be read as an image")),
+        (_truncated, ("a.png", "cannot be read as an image")),
+        (_too_small, ("z.png", "15x15", "at least 16x16")),
+        (_colliding, ("a.jpg", "a.png", "would both be written")),
+        (_nothing, ("names no image",)),
+    ],
+)
+def test_a_folder_that_cannot_be_segmented_is_one_line_and_no_output(predict, tmp_path, fill, parts):
+    (tmp_path / "in").mkdir()
+    fill(tmp_path / "in")
+    assert_refused(predict(input=tmp_path / "in"), "predict", *parts)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ({"input": "/nowhere/*.png"}, ("/nowhere/*.png", "names no image")),
+        ({"input": ""}, ("--input", "--output")),
+        ({"workdir": "/nowhere"}, ("--workdir=/nowhere", "config.json")),
+        ({"weights": "/nowhere.npz"}, ("either --workdir", "or --weights")),
+        ({"output": "/dev/null/out"}, ("cannot write", "/dev/null")),
+    ],
+)
+def test_wrong_flags_are_one_line(predict, tmp_path, flags, parts):
+    streets.pair(tmp_path / "in.png", None, 0)
+    assert_refused(predict(**{"input": tmp_path / "in.png"} | flags), "predict", *parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_picture(predict, tmp_path):
+    Image.effect_noise((900, 900), 90).save(tmp_path / "in.png")
+    result = predict("--overlay", input=tmp_path / "in.png", file_limit=20_000)
+    assert_refused(result, "predict", "cannot write", "free space")
+    assert "in_overlay.png" not in os.listdir(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+# Which files
+
+
+def save(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(path)
+
+
+def test_results_of_an_earlier_call_and_hidden_files_are_no_input(tmp_path):
+    save(tmp_path / "a.png", tmp_path / "out" / "a.png", tmp_path / "._a.png")
+    assert [job.image for job in find_images(str(tmp_path), tmp_path / "out")] == [tmp_path / "a.png"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.0001.png"])
+def test_an_input_is_never_overwritten(tmp_path, name):
+    save(tmp_path / name)
+    with pytest.raises(UserError, match="would overwrite"):
+        find_images(str(tmp_path / name), tmp_path)
+    with pytest.raises(UserError, match="would overwrite"):
+        find_images(str(tmp_path / "*.png"), tmp_path)
+
+
+def test_neither_by_an_overlay(tmp_path):
+    save(tmp_path / "a.jpg", tmp_path / "a_overlay.png")
+    assert find_images(str(tmp_path / "a.jpg"), tmp_path)
+    with pytest.raises(UserError, match="would overwrite"):
+        find_images(str(tmp_path), tmp_path, [".png", "_overlay.png"])
+    with pytest.raises(UserError, match="would both be written"):
+        find_images(str(tmp_path), tmp_path / "out", [".png", "_overlay.png"])
+
+
+def test_a_glob_flattens_and_a_folder_keeps_its_structure(tmp_path):
+    save(tmp_path / "x" / "a.png", tmp_path / "y" / "b.png")
+    out = tmp_path / "out"
+    assert [job.file(".png") for job in find_images(str(tmp_path), out)] == [out / "x/a.png", out / "y/b.png"]
+    assert [job.file(".png") for job in find_images(f"{tmp_path}/**/*.png", out)] == [out / "a.png", out / "b.png"]
+    save(tmp_path / "y" / "a.png")
+    with pytest.raises(UserError, match="would both be written"):
+        find_images(f"{tmp_path}/**/*.png", out)

@@ -1,0 +1,376 @@
+"""Training from end to end through the command: what it leaves, how it goes on, what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import commands
+import jax
+import numpy as np
+import pytest
+import streets
+from commands import Command, assert_refused
+from PIL import Image
+
+from sean_jax import weights
+from sean_jax.checkpoints import read_state
+
+
+def lines(workdir) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def same_state(a, b) -> bool:
+    pairs = zip(jax.tree.leaves(read_state(a)), jax.tree.leaves(read_state(b)), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def contents(folder) -> dict:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def train(tmp_path, roads):
+    """Runs the command on ``roads`` with flags changed; ``None`` leaves a flag out."""
+
+    def run(*words, **changes) -> commands.Result:
+        flags = roads | changes
+        return commands.run(tmp_path / "output", "train", *words, **{k: v for k, v in flags.items() if v is not None})
+
+    return run
+
+
+# What a run leaves
+
+
+def test_readme_command_in_small(session_dir, tmp_path):
+    """The embedded data set, drawn and prepared on first use, in a Python that has loaded nothing before."""
+    flags = {"width_multiplier": 1 / 32, "height": 16, "width": 32, "steps": 4, "eval_every": 2, "save_every": 1}
+    result = commands.run(tmp_path / "output", "train", workdir=tmp_path / "run", log_every=3, fresh=True, **flags)
+    assert (result.code, result.said()) == (0, [])  # progress bars, and no library's word
+    assert "100%" in result.stderr
+    workdir = tmp_path / "run"
+    assert {path.name for path in workdir.iterdir()} == {
+        *("config.json", "metrics.jsonl", "evaluation.json", "tensorboard", "checkpoints", "pictures")
+    }
+    settings = json.loads((workdir / "config.json").read_text())["settings"]
+    assert (settings["preset"], settings["source"], settings["steps"]) == ("quick", "minicity_game", 4)
+    assert [line["step"] for line in lines(workdir)] == [2, 3, 4]
+    assert {"train/loss", "val/mean_iou", "val/student/mean_iou", "val/iou/road"} <= lines(workdir)[-1].keys()
+    scores = json.loads((workdir / "evaluation.json").read_text())
+    assert set(scores) == {"teacher", "student"}
+    assert (scores["teacher"]["step"], scores["teacher"]["images"]) == (4, 60)
+    for name in ("step_000002.png", "step_000004.png"):
+        with Image.open(workdir / "pictures" / name) as picture:
+            assert picture.size == (5 * 32 + 4 * 4, 4 * 16 + 3 * 4)
+    assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+    assert "mean IoU" in result.stdout
+    assert "protocol all" in result.stdout
+
+
+def test_tensorboard_holds_the_scalars_and_the_picture(finished):
+    from tensorboardX.proto import event_pb2
+
+    tags = set()
+    for file in (finished / "tensorboard").iterdir():
+        content, place = file.read_bytes(), 0
+        while place < len(content):
+            length = int.from_bytes(content[place : place + 8], "little")
+            event = event_pb2.Event.FromString(content[place + 12 : place + 12 + length])
+            tags |= {(value.tag, event.step) for value in event.summary.value}
+            place += length + 16
+    assert {("train/loss", 1), ("val/mean_iou", 4), ("panel", 2), ("time/images_per_second", 4)} <= tags
+
+
+def test_the_score_in_metrics_is_the_one_in_evaluation(finished):
+    scores = json.loads((finished / "evaluation.json").read_text())
+    last = lines(finished)[-1]
+    assert last["val/mean_iou"] == scores["teacher"]["mean_iou"]
+    assert last["val/student/mean_iou"] == scores["student"]["mean_iou"]
+    assert scores["teacher"]["images"] == 5
+    labelled = 3 * (32 - 2) * 64 + 2 * (40 - 2) * 48  # all but the ignored rows, each label at its own size
+    assert np.sum(scores["teacher"]["confusion_matrix"]) == labelled
+
+
+# The same run on other engines and devices
+
+
+def test_grain_gives_the_same_run_to_the_bit(finished, train, tmp_path):
+    assert train(workdir=tmp_path / "run", loader="grain").code == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert same_state(tmp_path / "run", finished)
+
+
+def test_two_devices_give_the_same_run_but_for_rounding(finished, train, tmp_path):
+    result = train(workdir=tmp_path / "run", devices=2)
+    assert "batch 2 on 2 of 2 cpu device(s)" in result.stdout
+    for ours, theirs in zip(lines(tmp_path / "run"), lines(finished), strict=True):
+        for name in ("train/loss", "train/loss_segmentation"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4)
+
+
+def test_source_only_trains_without_a_target_folder_and_another_seed_differs(finished, train, tmp_path):
+    flags = {"method": "source_only", "target_split": "test", "seed": 1, "steps": 1}
+    assert train(workdir=tmp_path / "run", **flags).code == 0
+    assert {"train/loss", "val/mean_iou"} <= lines(tmp_path / "run")[-1].keys()
+    assert lines(tmp_path / "run")[0]["train/loss"] != lines(finished)[0]["train/loss"]
+
+
+def test_target_labels_are_out_of_reach(finished, train, tmp_path, session_dir):
+    """Neither absent nor unreadable labels of the target's training split change anything."""
+    target = shutil.copytree(session_dir / "cityscapes", tmp_path / "cityscapes")
+    for number, label in enumerate(sorted((target / "gtFine/train").rglob("*.png"))):
+        label.unlink() if number % 2 else label.write_bytes(b"garbage")
+    assert train(workdir=tmp_path / "run", target_dir=target, data_dir=tmp_path / "data").code == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_a_target_without_any_label_trains_and_is_not_scored(train, tmp_path, session_dir):
+    flags = {"target_dir": streets.cityscapes(tmp_path / "city", labels=False), "eval_split": "none", "steps": 1}
+    result = train(workdir=tmp_path / "run", **flags)
+    assert (result.code, result.said()) == (0, [])
+    assert "nothing was scored" in result.stdout
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+# Going on
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(finished, roads, tmp_path, number):
+    workdir = tmp_path / "run"
+    command = Command(tmp_path / "output", "train", workdir=workdir, **roads)
+    while command.running() and not list(workdir.glob("checkpoints/[0-9]")):
+        time.sleep(0.01)
+    command.send(number)
+    result = command.result()
+    if number == signal.SIGTERM:
+        assert (result.code, result.said()) == (0, [])
+    else:
+        # What a killed process may leave: lines past the restored step, the last of them cut off, and a picture.
+        with (workdir / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 7, "train/loss": 1.0}\n{"step": 8, "tr')
+    steps = sorted(int(path.name) for path in workdir.glob("checkpoints/[0-9]"))
+    assert steps
+    Image.new("RGB", (8, 8)).save(workdir / "pictures" / "step_000007.png")
+    again = commands.run(tmp_path / "output", "train", workdir=workdir, **roads)
+    assert (again.code, again.said()) == (0, [])
+    assert "resuming from step" in again.stdout
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (workdir / "evaluation.json").read_bytes() == (finished / "evaluation.json").read_bytes()
+    assert same_state(workdir, finished)
+    names = sorted(path.name for path in (workdir / "pictures").iterdir())
+    assert names == ["step_000002.png", "step_000004.png"]
+
+
+def test_a_finished_run_shows_its_table_again_and_changes_nothing(run_copy, train):
+    before = contents(run_copy)
+    result = train(workdir=run_copy)
+    assert (result.code, result.said()) == (0, [])
+    assert "mean IoU" in result.stdout
+    assert contents(run_copy) == before
+
+
+def test_another_configuration_is_refused_with_the_settings_named(run_copy, train):
+    before = contents(run_copy)
+    result = train(workdir=run_copy, steps=5, seed=3)
+    assert_refused(result, "train", "seed: 0 → 3", "steps: 4 → 5", "another --workdir")
+    assert contents(run_copy) == before
+    assert train(workdir=run_copy, loader="grain").code == 0  # where things lie and how they are read may differ
+
+
+def test_interrupt_is_one_line(roads, tmp_path):
+    command = Command(tmp_path / "output", "train", workdir=tmp_path / "run", **roads | {"steps": 100_000})
+    while command.running() and not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
+        time.sleep(0.01)
+    command.send(signal.SIGINT)
+    assert_refused(command.result(), "train", "interrupted", code=130)
+
+
+# Weights
+
+
+def test_init_weights_starts_from_a_file_that_port_weights_wrote(finished, train, tmp_path):
+    file = tmp_path / "vgg.npz"
+    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
+    result = train(workdir=tmp_path / "run", init_weights=file, learning_rate=0, weight_decay=0, steps=1)
+    assert (result.code, result.said()) == (0, [])
+    assert "initialised afresh (0)" in result.stdout
+    student = weights.from_params(read_state(tmp_path / "run").student)
+    for name, tensor in weights.read(file).tensors.items():
+        np.testing.assert_array_equal(student[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"width_multiplier": 1 / 16}, ("aconv.weight", "(1, 8, 1, 1)", "(1, 16, 1, 1)")),
+        ({"classes": "16"}, ("classifier.conv2d_list.0", "(19,", "(16,")),
+    ],
+)
+def test_weights_of_another_shape_are_refused_with_both_shapes(finished, train, tmp_path, changes, parts):
+    file = tmp_path / "sean.safetensors"
+    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
+    assert_refused(train(workdir=tmp_path / "run", init_weights=file, **changes), "train", *parts)
+    assert not (tmp_path / "run").exists()
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_malicious_pickle_is_refused_and_not_executed(train, tmp_path):
+    import pickle
+
+    file = tmp_path / "weights.pth"
+    file.write_bytes(pickle.dumps({"state_dict": Malicious()}))
+    result = train(workdir=tmp_path / "run", init_weights=file)
+    assert_refused(result, "train", "system")
+    assert not (commands.ROOT / "executed").exists()
+    assert not (tmp_path / "run").exists()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "parts", "code"),
+    [
+        (["--no_such_flag=1"], {}, ("no_such_flag", "--help"), 2),
+        (["--method=dann"], {}, ("--method=dann", "<sean|source_only>"), 2),
+        (["--height=tall"], {}, ("--height=tall",), 2),
+        (["extra"], {}, ("'extra'", "--name=value"), 2),
+        ([], {"batch_size": 0}, ("--batch_size=0", "at least 1"), 1),
+        ([], {"height": 15}, ("--height=15", "at least 16"), 1),
+        ([], {"ema_decay": 1.5}, ("--ema_decay=1.5", "at most 1"), 1),
+        ([], {"learning_rate": "nan"}, ("--learning_rate=nan",), 1),
+        ([], {"source": "gta6"}, ("gta6", "expected one of gta5"), 1),
+        ([], {"source": None, "preset": "paper"}, ("--preset=paper needs --source",), 1),
+        ([], {"classes": "20"}, ("'20'", "expected one of 19, 16, 13"), 1),
+        ([], {"source_dir": None}, ("gta5 needs --source_dir",), 1),
+        ([], {"source_dir": "/nowhere"}, ("--source_dir=/nowhere", "not a folder"), 1),
+        ([], {"target_split": "night"}, ("'night'", "train, val, test"), 1),
+        ([], {"eval_split": "test"}, ("--eval_split=test", "no labels"), 1),
+        ([], {"target": "minicity_camera", "selection": "oracle"}, ("--selection=oracle", "--selection=last"), 1),
+        ([], {"init_weights": "/nowhere.pth"}, ("/nowhere.pth",), 1),
+        ([], {"coordinator_address": "localhost:1"}, ("--host_count", "--host_index"), 1),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_no_run(train, tmp_path, words, changes, parts, code):
+    assert_refused(train(*words, workdir=tmp_path / "run", **changes), "train", *parts, code=code)
+    assert not (tmp_path / "run").exists()
+
+
+def _remove(folder):
+    (folder / "labels/00002.png").unlink()
+
+
+def _truncate(folder):
+    image = folder / "images/00002.png"
+    image.write_bytes(image.read_bytes()[:300])
+
+
+def _unknown_id(folder):
+    label = np.array(Image.open(folder / "labels/00002.png"))
+    label[0, 0] = 77
+    Image.fromarray(label).save(folder / "labels/00002.png")
+
+
+def _other_size(folder):
+    Image.new("L", (32, 32), 7).save(folder / "labels/00002.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (_remove, ("00002.png", "does not exist")),
+        (_truncate, ("images/00002.png", "truncated")),
+        (_unknown_id, ("labels/00002.png", "77")),
+        (_other_size, ("labels/00002.png", "32x32", "64x32")),
+    ],
+)
+def test_a_damaged_data_set_is_one_line_and_no_run(train, tmp_path, damage, parts):
+    damage(streets.gta5(tmp_path / "gta5"))
+    result = train(workdir=tmp_path / "run", source_dir=tmp_path / "gta5", data_dir=tmp_path / "data")
+    assert_refused(result, "train", *parts)
+    assert not (tmp_path / "run").exists()
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.suffix in (".json", ".array_record")]
+
+
+def test_a_folder_that_holds_no_run_is_refused(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    assert_refused(train(workdir=tmp_path / "run"), "train", "not empty and holds no run")
+    assert os.listdir(tmp_path / "run") == ["thesis.txt"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(train, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_refused(train(workdir=tmp_path / "file"), "train", "is a file")
+    assert_refused(train(workdir="/dev/null/run"), "train", "cannot write", "/dev/null/run")
+    assert_refused(train(workdir=tmp_path / "run", data_dir=tmp_path / "file"), "train", "--data_dir")
+
+
+def _damage_config(run):
+    (run / "config.json").write_text("{")
+
+
+def _damage_metrics(run):
+    (run / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
+    shutil.rmtree(run / "checkpoints/4")
+
+
+def _damage_checkpoint(run):
+    for file in (run / "checkpoints/4/state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"x")
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (_damage_config, ("config.json", "not a configuration")),
+        (_damage_metrics, ("metrics.jsonl", "line 2")),
+        (_damage_checkpoint, ("checkpoint 4", "cannot be read", "resumes from the one before")),
+    ],
+)
+def test_a_damaged_run_is_one_line(run_copy, train, damage, parts):
+    damage(run_copy)
+    before = contents(run_copy)
+    assert_refused(train(workdir=run_copy), "train", *parts)
+    assert contents(run_copy) == before
+
+
+# Training that cannot go on
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(train, tmp_path):
+    result = train(workdir=tmp_path / "run", learning_rate=1e30, steps=20)
+    assert_refused(result, "train", "training stopped at step 2", "the last good checkpoint is step 1", "learning_rate")
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(read_state(tmp_path / "run")))
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1]
+
+
+@pytest.mark.parametrize("limit", [500, 4000])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(finished, train, tmp_path, limit):
+    """A file may have ``limit`` bytes: config.json is longer than the first, a checkpoint than the second."""
+    workdir = tmp_path / "run"
+    assert_refused(train(workdir=workdir, file_limit=limit), "train", "cannot write", "File too large")
+    if limit == 500:
+        assert not workdir.exists()
+        return
+    assert not list(workdir.glob(".*"))
+    assert train(workdir=workdir).code == 0
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert same_state(workdir, finished)
+
+
+def test_a_disk_that_is_full_for_tensorboard_ends_the_run_and_does_not_hang(train, tmp_path):
+    """Its pictures are written on a thread of its own, which others wait for."""
+    flags = {"eval_every": 1, "save_every": 4, "file_limit": 8000}
+    assert_refused(train(workdir=tmp_path / "run", **flags), "train", "cannot write: File too large")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not list((tmp_path / "run" / "pictures").iterdir())

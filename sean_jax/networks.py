@@ -16,7 +16,7 @@ class Network(NamedTuple):
 
     run: Run  # of a weights file: what its metadata say, and the defaults
     params: Any
-    step: int | None  # None for a weights file
+    step: int | None  # None for a weights file that does not say
     origin: str
 
 
@@ -41,7 +41,7 @@ def open_network(workdir: str | None, weights_file: str | None, network: str) ->
     params, report = weights.into_params(file, abstract)
     if report.fresh:
         raise UserError(f"--weights={weights_file} is no whole network: it lacks {', '.join(report.fresh[:3])}, …")
-    return Network(run, params, None, weights_file)
+    return Network(run, params, weights.metadata(file).get("step"), weights_file)
 
 
 def _run_of(file: weights.WeightsFile, path: str) -> Run:
@@ -63,12 +63,12 @@ def _run_of(file: weights.WeightsFile, path: str) -> Run:
                 f"--weights={path} has {count} classes and does not name them; add metadata by port_weights"
             )
         space = load_label_space(count)
-    size = {name: metadata[name] for name in ("height", "width") if name in metadata}
+    known = {name: metadata[name] for name in ("height", "width", "method", "seed", "selection") if name in metadata}
     config = Config(
         preset="reference",
         initialization="pretrained",
         input_convention=metadata["input_convention"],
         **architecture,
-        **size,
+        **known,
     )
     return Run(config, space)

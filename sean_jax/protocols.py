@@ -48,7 +48,7 @@ PROTOCOLS = {
 
 
 # What two scores must share to stand in one table. What they are scores of (method, seed, step) may differ.
-COMPARABLE = ("protocol", "dataset", "split", "images", "input_size", "compared_at", "selection")
+COMPARABLE = ("protocol", "dataset", "split", "images", "input_size", "resolution", "interpolation", "selection")
 
 
 def score(confusion: np.ndarray, classes: tuple[str, ...], protocol: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Run(NamedTuple):
         )
 
     def weights_metadata(self) -> dict[str, Any]:
-        """What travels with the network's weights: all that is needed to use them elsewhere."""
+        """What travels with the network's weights: to use them elsewhere and to know where they are from."""
         return {
             "format": "sean_jax",
             "version": 1,
@@ -39,6 +39,9 @@ class Run(NamedTuple):
             "input_convention": self.config.input_convention,
             "height": self.config.height,
             "width": self.config.width,
+            "method": self.config.method,
+            "seed": self.config.seed,
+            "selection": self.config.selection,
         }
 
 

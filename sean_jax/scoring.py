@@ -46,17 +46,22 @@ class Scorer:
         host_share = range(jax.process_index(), len(self._prepared), jax.process_count())
         confusion = self._confusion(params, self.examples(host_share))
         config, classes = self._run.config, self._run.label_space.classes
+        selection = "oracle selection" if config.selection == "oracle" else "last checkpoint"
+        if step is None:
+            selection = "not said by the weights file"
         return score(confusion, classes, protocol) | {
             "network": network,
             "dataset": self._dataset.name,
             "split": self._split,
             "images": len(self._prepared),
             "input_size": f"{config.width}x{config.height}",
-            "compared_at": "the ground truth's own size; logits upsampled bilinearly, corners not aligned",
+            "resolution": "the ground truth's own size",
+            "interpolation": "logits, bilinear, corners not aligned",
+            "checkpoint": "weights file" if step is None else f"step {step}",
             "step": step,
-            "seed": config.seed,
+            "seed": None if step is None else config.seed,
             "method": config.method,
-            "selection": "oracle selection" if config.selection == "oracle" else "last checkpoint",
+            "selection": selection,
             "classes": list(classes),
             "confusion_matrix": confusion.tolist(),
         }
@@ -97,7 +102,7 @@ class Evaluation(NamedTuple):
 def describe(scores: dict[str, Any]) -> str:
     """One line that says what a score is of."""
     return (
-        f"{scores['network']} at step {scores['step']} on {scores['dataset']}/{scores['split']} "
+        f"{scores['network']}, {scores['checkpoint']}, on {scores['dataset']}/{scores['split']} "
         f"({scores['images']} images), protocol {scores['protocol']} ({scores['protocol_meaning']}), "
-        f"{scores['selection']}"
+        f"selection: {scores['selection']}"
     )

@@ -22,7 +22,13 @@ def iou(confusion, i):
 
 def stored(confusion, classes, **changes):
     stamp = {"network": "teacher", "step": 7, "seed": 0, "dataset": "cityscapes", "split": "val", "images": 500}
-    stamp |= {"input_size": "1024x512", "compared_at": "2048x1024", "selection": "last checkpoint", "weights": "w"}
+    stamp |= {
+        "input_size": "1024x512",
+        "resolution": "2048x1024",
+        "interpolation": "logits",
+        "selection": "last checkpoint",
+        "weights": "w",
+    }
     return score(confusion, classes, "all") | stamp | {"classes": list(classes)} | {
         "confusion_matrix": confusion.tolist(), **changes
     }  # fmt: skip
@@ -138,6 +144,6 @@ def test_tables_of_unlike_scores_are_refused_unless_asked_for():
     assert mixed[0].startswith("| score | protocol | mIoU")
     assert mixed[3].startswith("| third | 16-of-19 | ")
     assert " – |" in mixed[3]
-    for key in ("split", "input_size", "compared_at", "dataset"):
+    for key in ("split", "input_size", "resolution", "interpolation", "dataset"):
         with pytest.raises(UserError, match=key):
             score_table({"first": one, "second": one | {key: "another"}})

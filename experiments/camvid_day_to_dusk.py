@@ -59,13 +59,13 @@ def run(module: str, settings: dict[str, str]) -> None:
     subprocess.run(command, check=True)
 
 
-def train_and_score(method: str, seed: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Mean IoU in percent by scored set and network."""
+def train_and_score(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Mean and per-class IoU in percent by scored set and network, and the last share of kept pixels."""
     workdir = pathlib.Path(args.runs) / f"{args.scale}-{method}-seed{seed}"
     places = {"source_dir": args.camvid_dir, "target_dir": args.camvid_dir}
     identity = {"workdir": str(workdir), "method": method, "seed": str(seed)}
     run("train", identity | SETTINGS | SCALES[args.scale] | places)
-    scores: dict[str, dict[str, float]] = {}
+    scores: dict[str, Any] = {}
     for name, (description, split) in SCORED.items():
         scores[name] = {}
         for network in ("student", "teacher"):
@@ -74,8 +74,10 @@ def train_and_score(method: str, seed: int, args: argparse.Namespace) -> dict[st
                 dataset = {"dataset": str(HERE / "datasets" / description), "dataset_dir": args.camvid_dir}
                 what = {"workdir": str(workdir), "network": network, "split": split, "out": str(out)}
                 run("evaluate", what | dataset)
-            scores[name][network] = json.loads(out.read_text())["mean_iou"]
-    return scores
+            found = json.loads(out.read_text())
+            scores[name][network] = {"mean_iou": found["mean_iou"], "iou": found["iou"]}
+    kept = [line.get("train/kept_pixels") for line in map(json.loads, (workdir / "metrics.jsonl").open())]
+    return scores | {"kept_pixels": next((share for share in reversed(kept) if share is not None), None)}
 
 
 def probe_learning_rates(args: argparse.Namespace) -> None:
@@ -87,14 +89,14 @@ def probe_learning_rates(args: argparse.Namespace) -> None:
         run("train", settings | {"workdir": str(pathlib.Path(args.runs) / f"{args.scale}-probe-{rate}")})
 
 
-def table(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: mean ± sample standard deviation over seeds, and every seed's score."""
     lines = ["| method | network | " + " | ".join(SCORED) + " |", "| --- | --- |" + " --- |" * len(SCORED)]
     for method, seeds in results.items():
         for network in ("student", "teacher"):
             cells = []
             for name in SCORED:
-                values = [seeds[seed][name][network] for seed in seeds]
+                values = [seeds[seed][name][network]["mean_iou"] for seed in seeds]
                 spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
                 cells.append(f"{statistics.mean(values):.1f}{spread} ({', '.join(f'{v:.1f}' for v in values)})")
             lines.append(f"| {method} | {network} | " + " | ".join(cells) + " |")
@@ -123,7 +125,7 @@ def main() -> None:
         return probe_learning_rates(args)
 
     # Seed by seed, so that an early stop leaves complete comparisons.
-    results: dict[str, dict[str, dict[str, dict[str, float]]]] = {method: {} for method in METHODS}
+    results: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
     for seed in args.seeds:
         for method in METHODS:
             results[method][str(seed)] = train_and_score(method, seed, args)
@@ -135,7 +137,7 @@ def main() -> None:
         "settings": SETTINGS | SCALES[args.scale] | {k: pathlib.Path(SETTINGS[k]).name for k in ("source", "target")},
         "hardware": hardware(jax.devices()[0]),
         "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        "mean_iou": results,
+        "results": results,
     }
     out = pathlib.Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -156,12 +156,12 @@ def read_weights(workdir: str | os.PathLike[str], network: str) -> tuple[Any, di
     """The parameters of a run's ``teacher`` or ``student`` at the checkpoint that counts, and their metadata.
 
     That is the last one, or under oracle selection the one whose teacher scored best. The metadata are those of
-    :meth:`sean_jax.rundir.Run.weights_metadata` and the ``step``.
+    :meth:`sean_jax.rundir.Run.weights_metadata`, ``network`` and ``step``.
     """
     run = rundir.load(workdir)
     state = read_state(workdir, best=run.config.selection == "oracle")
     networks = make_method(run.config, run.network()).networks(state)
-    return networks[network], run.weights_metadata() | {"step": int(state.step)}
+    return networks[network], run.weights_metadata() | {"network": network, "step": int(state.step)}
 
 
 def abstract_state(method: Any, segmenter: Any) -> Any:

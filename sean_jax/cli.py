@@ -15,8 +15,10 @@ from sean_jax.errors import UserError
 
 # What the operating system says when a file cannot be written: disks that are full, read-only or over a quota or size
 # limit, paths that lead through a file or on to a folder, a reader of our output that has gone.
+FULL_ERRNOS = (errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT)
 WRITE_ERRNOS = (
-    *(errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO),
+    *FULL_ERRNOS,
+    *(errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EPIPE),
 )
 
@@ -41,7 +43,9 @@ def _fault(error: BaseException | None) -> tuple[str, int] | None:
         return str(error), 1
     if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
         where = f" ({error.filename})" if error.filename else ""
-        return f"cannot write: {error.strerror}{where}; free space there or choose another folder", 1
+        if error.errno in FULL_ERRNOS:
+            return f"cannot write: {error.strerror}{where}; free space there or choose another folder", 1
+        return f"cannot read or write: {error.strerror}{where}; choose a path that this user may use", 1
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in str(error):
         return "out of memory; choose a smaller --batch_size, or --height and --width", 1
     if isinstance(error, KeyboardInterrupt):

@@ -38,7 +38,7 @@ class Config:
     target_split: str = _setting("train", "split of the target that is adapted on, without its labels")
     eval_split: str | None = _setting(None, "split of the target that is scored, or none; default: the data set's own")
     classes: str | None = _setting(None, "label space: 19, 16, 13 or a TOML file; default: the source's")
-    data_dir: str | None = _setting(None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
+    data_dir: str | None = _setting(None, "prepared data; default: $SEAN_JAX_DATA_DIR or ~/sean_jax_data")
     loader: Literal["tf_data", "grain"] = _setting("tf_data", "input engine; both give the same images in one order")
     height: int = _setting(512, "pixels; images are resized to height x width at preparation")
     width: int = _setting(1024, "pixels")
@@ -160,6 +160,8 @@ def choose_preset(given: dict[str, Any]) -> dict[str, Any]:
     """``given`` settings over those of their preset, which is ``quick`` if neither source nor preset is given."""
     name = given.get("preset") or ("paper" if given.get("source") else "quick")
     values = {"preset": name} | PRESETS[name] | given
+    if given.get("source") and not given.get("target"):
+        values.pop("target", None)  # the preset's goes with the preset's source
     if not values.get("source"):
         raise UserError(f"--preset={name} needs --source and its --source_dir; without both flags minicity is used")
     values.setdefault("target", DEFAULT_TARGET.get(values["source"]))
@@ -198,6 +200,11 @@ def resolve(
         raise UserError(
             f"--selection=oracle needs a labelled validation split, which {values['target']} has not; "
             "use --selection=last"
+        )
+    if values.get("selection") == "oracle" and values.setdefault("eval_split", selection_split) != selection_split:
+        raise UserError(
+            f"--selection=oracle chooses by the scores of split {selection_split}, got "
+            f"--eval_split={values['eval_split']}; leave --eval_split out or use --selection=last"
         )
     values.setdefault("steps", STEPS.get(values["source"], 20_000))
     values.setdefault("classes", default_classes)

@@ -16,7 +16,7 @@ from sean_jax.protocols import PROTOCOLS, rescore
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
-NETWORK = flags.DEFINE_enum("network", "teacher", ["teacher", "student"], "which network of the run")
+NETWORK = flags.DEFINE_enum("network", None, ["teacher", "student"], "which network of the run; default: teacher")
 DATASET = flags.DEFINE_string("dataset", None, "built-in data set or TOML file; default: the run's target")
 DATASET_DIR = flags.DEFINE_string("dataset_dir", None, "its folder; default: the run's, if it is the run's target")
 SPLIT = flags.DEFINE_string("split", None, "labelled split; default: the data set's own")
@@ -89,7 +89,7 @@ def _evaluate() -> dict[str, Any]:
     prepared = prepare_scoring(run.config, dataset, progress=True, flag="--dataset_dir")
     assert prepared is not None
     scorer = Scorer(run, dataset, split, prepared, jax.local_devices())
-    scores = scorer.evaluate({NETWORK.value: network.params}, network.step, PROTOCOL.value)[NETWORK.value]
+    scores = scorer.evaluate({network.name: network.params}, network.step, PROTOCOL.value)[network.name]
     return scores | {"weights": network.origin}
 
 

@@ -48,7 +48,7 @@ def make_evaluator(
     """``(params, examples) → confusion matrix``, int64 ``[classes, classes]``, over all examples of all hosts.
 
     Args:
-      devices: among which each batch is divided; this host's examples go to those of them that are its own.
+      devices: this host's, among which each batch of its examples is divided.
       batch_size: images per device.
     """
 
@@ -72,7 +72,9 @@ def make_evaluator(
         if pending is not None:
             total += _local_sum(pending)
         if jax.process_count() > 1:
-            total = multihost_utils.process_allgather(total).sum(0)
+            halves = np.stack([total >> 30, total & (2**30 - 1)]).astype(np.int32)  # 64 bits do not travel
+            high, low = multihost_utils.process_allgather(halves).astype(np.int64).sum(0)
+            total = (high << 30) + low
         return total
 
     return evaluate

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from sean_jax import rundir, weights
 from sean_jax.checkpoints import Checkpoints, abstract_state
@@ -43,7 +44,8 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
     scored = prepare_scoring(config, plan.target, progress=leader)
     scorer = None
     if scored is not None and config.eval_split is not None:
-        scorer = Scorer(plan.run, plan.target, config.eval_split, scored, devices)
+        own_devices = [d for d in devices if d.process_index == jax.process_index()]
+        scorer = Scorer(plan.run, plan.target, config.eval_split, scored, own_devices)
     else:
         say(f"{plan.target.name} has no labelled split: nothing will be scored")
 
@@ -51,6 +53,8 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
     initial = None if rundir.exists(workdir) else method.init(_initial_params(plan, say))
     if leader:
         rundir.create(workdir, plan.run)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the run directory is there")
     checkpoints = Checkpoints(workdir, keep_best=config.selection == "oracle")
     restored_step = checkpoints.latest_step or 0
     if restored_step:
@@ -88,7 +92,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
             state, metrics = step_fn(state, batch, rng)
             monitor.step()
 
-            last, stopping = step == config.steps, bool(received)
+            last, stopping = step == config.steps, _agreed(received, step % config.log_every == 0)
             logging = step % config.log_every == 0 or last
             evaluating = scorer is not None and (step % config.eval_every == 0 or last)
             saving = evaluating or step % config.save_every == 0 or last or stopping
@@ -175,6 +179,17 @@ def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None
 def _all_finite(tree: Any) -> jax.Array:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
+
+
+def _agreed(received: list[int], may_ask: bool) -> bool:
+    """Whether to stop after this step. Several hosts must stop together: they ask each other where they ``may_ask``."""
+    if jax.process_count() == 1:
+        return bool(received)
+    if not may_ask:
+        return False
+    signals = multihost_utils.process_allgather(np.int32(max(received, default=0)))
+    received[:] = [int(signals.max())] if signals.any() else []
+    return bool(received)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,9 @@ class Monitor:
         for picture in self._pictures.glob("step_*.png"):
             if int(picture.stem.removeprefix("step_")) > restored_step:
                 picture.unlink()
+        evaluation = workdir / "evaluation.json"
+        if evaluation.exists() and (json.loads(evaluation.read_text())["teacher"]["step"] or 0) > restored_step:
+            evaluation.unlink()
         self._bar = tqdm(
             total=run.config.steps,
             initial=restored_step,

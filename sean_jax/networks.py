@@ -16,12 +16,13 @@ class Network(NamedTuple):
 
     run: Run  # of a weights file: what its metadata say, and the defaults
     params: Any
+    name: str  # "teacher", "student", or "weights file" for one that does not say
     step: int | None  # None for a weights file that does not say
     origin: str
 
 
-def open_network(workdir: str | None, weights_file: str | None, network: str) -> Network:
-    """The network of a run (``teacher`` or ``student``, at the checkpoint that counts) or of a weights file.
+def open_network(workdir: str | None, weights_file: str | None, network: str | None) -> Network:
+    """The network of a run (``teacher``, unless ``student`` is asked for, at the checkpoint that counts) or of a file.
 
     Raises:
       UserError: not exactly one of the two is given, or it cannot be used.
@@ -29,9 +30,12 @@ def open_network(workdir: str | None, weights_file: str | None, network: str) ->
     if (workdir is None) == (weights_file is None):
         raise UserError("give either --workdir (a run directory) or --weights (a weights file)")
     if workdir is not None:
-        params, metadata = read_weights(workdir, network)
-        return Network(rundir.load(workdir), params, metadata["step"], f"{pathlib.Path(workdir)}, {network}")
+        name = network or "teacher"
+        params, metadata = read_weights(workdir, name)
+        return Network(rundir.load(workdir), params, name, metadata["step"], f"{pathlib.Path(workdir)}, {name}")
     assert weights_file is not None
+    if network is not None:
+        raise UserError(f"--network={network} chooses one of a run's networks; --weights holds a single one")
     file = weights.read(weights_file)
     try:
         run = _run_of(file, weights_file)
@@ -41,7 +45,8 @@ def open_network(workdir: str | None, weights_file: str | None, network: str) ->
     params, report = weights.into_params(file, abstract)
     if report.fresh:
         raise UserError(f"--weights={weights_file} is no whole network: it lacks {', '.join(report.fresh[:3])}, …")
-    return Network(run, params, weights.metadata(file).get("step"), weights_file)
+    metadata = weights.metadata(file)
+    return Network(run, params, metadata.get("network", "weights file"), metadata.get("step"), weights_file)
 
 
 def _run_of(file: weights.WeightsFile, path: str) -> Run:

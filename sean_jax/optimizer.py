@@ -4,8 +4,6 @@ from typing import Any
 
 import optax
 
-SCHEDULES = ("constant", "cosine")
-
 
 def make_optimizer(
     *, learning_rate: float, schedule: str, final_fraction: float, steps: int, weight_decay: float, decay_mask: Any

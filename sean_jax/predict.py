@@ -17,7 +17,7 @@ from sean_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
-NETWORK = flags.DEFINE_enum("network", "teacher", ["teacher", "student"], "which network of the run")
+NETWORK = flags.DEFINE_enum("network", None, ["teacher", "student"], "which network of the run; default: teacher")
 INPUT = flags.DEFINE_string("input", None, "image file, folder (searched through) or glob pattern")
 OUTPUT = flags.DEFINE_string("output", None, "folder for the results")
 OVERLAY = flags.DEFINE_bool("overlay", False, "also write the colours blended over the image")
@@ -88,7 +88,7 @@ def main() -> None:
             if archive is not None:
                 archive.writestr(names[i], submission.png(table[segment(image, submission.SIZE)[0]]))
     places = " and ".join(place for place in (OUTPUT.value, SUBMISSION.value) if place)
-    print(f"{len(jobs)} image(s) segmented by the {NETWORK.value} of {opened.origin}: {places}")
+    print(f"{len(jobs)} image(s) segmented by {opened.origin}: {places}")
     if SUBMISSION.value and len(jobs) != submission.IMAGES:
         print(f"the server wants all {submission.IMAGES} test images; these are {len(jobs)}", file=sys.stderr)
 

@@ -102,7 +102,7 @@ def rescore(path: str | os.PathLike[str], protocol: str) -> dict[str, Any]:
         confusion = np.array(stored["confusion_matrix"], np.int64)
         if confusion.shape != (len(classes), len(classes)) or not classes or confusion.min() < 0:
             raise ValueError(f"a matrix of {confusion.shape} for {len(classes)} classes")
-        if unsaid := [key for key in ("network", "step", "seed", *COMPARABLE) if key not in stored]:
+        if unsaid := [key for key in ("network", "checkpoint", "step", "seed", *COMPARABLE) if key not in stored]:
             raise ValueError(f"nothing is said of {', '.join(unsaid)}")
     except OSError as error:
         raise UserError(f"cannot read --from={path}: {error.strerror}; expected a file of evaluate --out") from None

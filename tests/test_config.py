@@ -156,3 +156,15 @@ def test_a_label_space_that_is_none_is_one_line_with_the_file(tmp_path, content)
     with pytest.raises(UserError, match=r"space\.toml") as error:
         config(classes=str(path))
     assert "\n" not in str(error.value)
+
+
+def test_oracle_selection_is_by_the_scores_of_the_validation_split():
+    assert config(preset="reference").eval_split == "val"
+    for split in ("train", "none"):
+        with pytest.raises(UserError, match=f"chooses by the scores of split val, got --eval_split={split}"):
+            config(selection="oracle", eval_split=split)
+
+
+def test_a_source_takes_its_own_target_along_under_every_preset():
+    assert config(preset="quick").target == "cityscapes"
+    assert config(source=None, preset="quick").target == "minicity_camera"

@@ -50,6 +50,8 @@ def test_a_run_and_its_exported_weights_score_as_the_training_did(evaluate, fini
         scores = json.loads((tmp_path / f"{name}.json").read_text())
         expected = of_training["student" if name == "student" else "teacher"]
         assert {key: scores[key] for key in SCORES} == {key: expected[key] for key in SCORES}
+        for key in ("network", "checkpoint", "seed", "method", "selection"):  # a file says whose weights it holds
+            assert scores[key] == expected[key]
         assert "mean IoU" in result.stdout
 
 

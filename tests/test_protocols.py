@@ -21,7 +21,15 @@ def iou(confusion, i):
 
 
 def stored(confusion, classes, **changes):
-    stamp = {"network": "teacher", "step": 7, "seed": 0, "dataset": "cityscapes", "split": "val", "images": 500}
+    stamp = {
+        "network": "teacher",
+        "checkpoint": "step 7",
+        "step": 7,
+        "seed": 0,
+        "dataset": "cityscapes",
+        "split": "val",
+        "images": 500,
+    }
     stamp |= {
         "input_size": "1024x512",
         "resolution": "2048x1024",

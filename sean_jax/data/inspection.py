@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sean_jax.data.concurrency import cpu_count, ordered_map
 from sean_jax.data.encodings import LabelReader, detect
-from sean_jax.data.listing import REMEDY, Example, Fault, FaultsFoundError
+from sean_jax.data.listing import Example, Fault, FaultsFoundError, remedy
 from sean_jax.data.pairs import Checked, check
 from sean_jax.data.requests import Request
 from sean_jax.errors import UserError
@@ -32,7 +32,7 @@ class Inspection:
 
     def __init__(self, request: Request, progress: bool):
         if not request.examples:
-            raise FaultsFoundError(list(request.missing), REMEDY)
+            raise FaultsFoundError(list(request.missing), remedy(request.split, request.labels))
         self._request, self._progress = request, progress
         self.examples: Sequence[Example] = request.examples
         self._left_out: list[Fault] = []
@@ -116,7 +116,7 @@ class Inspection:
             yield result
 
     def _failure(self, faults: list[Fault]) -> FaultsFoundError:
-        return FaultsFoundError(faults, REMEDY, self.facts())
+        return FaultsFoundError(faults, remedy(self._request.split, self._request.labels), self.facts())
 
     def _faults_of_the_whole(self) -> list[Fault]:
         """What no single file shows."""

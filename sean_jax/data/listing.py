@@ -151,12 +151,17 @@ def list_examples(
     """As :func:`find_pairs`, with images without label an error too (FaultsFoundError, a UserError)."""
     examples, faults = find_pairs(dataset, split, source_dir, labels, flag)
     if faults:
-        raise FaultsFoundError(faults, REMEDY)
+        raise FaultsFoundError(faults, remedy(split, "resized" if labels else "none"))
     return examples
 
 
 _SEE = 'see "Data" in BUILD.md'
-REMEDY = f"repair or remove these files, or leave them out by `prepare --skip_bad`; {_SEE}"
+
+
+def remedy(split: str, labels: str) -> str:
+    """What can be done about faulty files of a split prepared in a label mode; the decision holds for both alone."""
+    command = f"prepare --split={split} --labels={labels} --skip_bad"
+    return f"repair or remove these files, or leave them out by `{command}` of that data set; {_SEE}"
 
 
 def _expected(dataset: Dataset, split: str) -> str:

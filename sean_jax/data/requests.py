@@ -11,7 +11,7 @@ from sean_jax.data.decisions import Decisions
 from sean_jax.data.listing import Example, Fault
 
 # Part of the digest: counts up when the same files are to give other pixels.
-FORMAT = 2
+FORMAT = 3
 LABEL_MODES = ("none", "resized", "original")
 # Bytes of a part before compression, which bounds what TFDS keeps in memory.
 PART_BYTES = 1 << 28

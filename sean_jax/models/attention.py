@@ -12,8 +12,6 @@ from sean_jax.ops.pooling import average_pool_2x2, average_pool_3x3
 from sean_jax.ops.resize import resize_bilinear
 
 POOLINGS = {"average_2x2": average_pool_2x2, "average_3x3": average_pool_3x3}
-UPSAMPLINGS = ("bilinear", "bilinear_align_corners")
-TRANSFORMS = ("after_upsampling", "before_upsampling")
 
 
 class Attention(nn.Module):

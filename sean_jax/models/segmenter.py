@@ -19,7 +19,7 @@ MIN_SIZE = 16  # pixels on either side; a smaller image would leave the attentio
 _SMALLEST_IMAGE = np.zeros((1, MIN_SIZE, MIN_SIZE, 3), np.float32)
 
 # Precision setting → (type of activations and convolutions, precision of float32 products). Parameters, the
-# attention map, the logits and everything after them are float32 under all three.
+# attention map, softmax, losses and everything after them are float32 under all three.
 PRECISIONS: dict[str, tuple[Any, lax.Precision]] = {
     "float32": (jnp.float32, lax.Precision.HIGHEST),
     "tf32": (jnp.float32, lax.Precision.DEFAULT),  # TF32 on NVIDIA GPUs; plain float32 on a CPU

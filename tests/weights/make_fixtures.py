@@ -1,7 +1,7 @@
 """Writes ``fixtures/`` with PyTorch, which the tests read without it.
 
-    python3.11 -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 numpy safetensors
-    /tmp/torch/bin/python tests/weights/make_fixtures.py
+    python3.11 -m venv torch-venv && torch-venv/bin/pip install torch==2.13.0 numpy safetensors
+    torch-venv/bin/python tests/weights/make_fixtures.py
 
 The networks have the names and the structure of the real ones and one to three channels instead of up to 1024. Each
 ``NAME.pth`` is in the zip format of PyTorch 1.6 and later, ``NAME_legacy.pth`` in the older one, and ``NAME.npz`` holds

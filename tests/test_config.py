@@ -167,4 +167,4 @@ def test_oracle_selection_is_by_the_scores_of_the_validation_split():
 
 def test_a_source_takes_its_own_target_along_under_every_preset():
     assert config(preset="quick").target == "cityscapes"
-    assert config(source=None, preset="quick").target == "minicity_camera"
+    assert choose_preset({"preset": "quick"})["target"] == "minicity_camera"

@@ -32,7 +32,7 @@ def enable() -> None:
         return
     import jax
 
-    if jax.config.jax_compilation_cache_dir:  # the user's own choice
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # the user's own choice, which JAX reads itself
         return
     folder = default_folder()
     try:

@@ -32,7 +32,7 @@ def enable() -> None:
         return
     import jax
 
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # the user's own choice, which JAX reads itself
+    if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # chosen by the user
         return
     folder = default_folder()
     try:

@@ -65,9 +65,9 @@ def best(records: dict[str, Record], key: str, *, largest: bool = False) -> tupl
 
 def compare(python: str, what: str, flags: list[str], found: list[Record], variants: dict[str, list[str]]) -> None:
     """sean_jax and every PyTorch variant on one case, side by side, and the ratio of the best."""
-    script, key, torch_flags = {
-        "step": ("train_step.py", "ms_queued", []),
-        "evaluation": ("evaluation.py", "images_per_s", ["--what=evaluation"]),
+    script, ratios, torch_flags = {
+        "step": ("train_step.py", ["ms_queued", "ms_synchronised"], []),
+        "evaluation": ("evaluation.py", ["images_per_s"], ["--what=evaluation"]),
     }[what]
     keys = ["ms_queued", "ms_synchronised", "images_per_s", "tflops_per_s", "share_of_matrix_product"]
     keys += ["peak_gib_allocator", "peak_gib_process"]
@@ -80,10 +80,11 @@ def compare(python: str, what: str, flags: list[str], found: list[Record], varia
             theirs[name] = run(python, "torch_peer.py", [*flags, *torch_flags, *variant])
             show(f"PyTorch, {name}", theirs[name], *keys)
     found += [ours | {"variant": "sean_jax"}, *(r | {"variant": name} for name, r in theirs.items())]
-    tuned = best(theirs, key, largest=what == "evaluation")
-    if tuned and key in ours:
-        ratio = ours[key] / tuned[1][key]
-        print(f"  ratio to PyTorch's best ({tuned[0]}): {ratio:.2f}", flush=True)
+    for key in ratios:
+        tuned = best(theirs, key, largest=what == "evaluation")
+        if tuned and key in ours:
+            name, record = tuned
+            print(f"  {key}: ratio to PyTorch's best ({name}) {ours[key] / record[key]:.2f}", flush=True)
 
 
 def main() -> None:

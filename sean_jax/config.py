@@ -63,6 +63,12 @@ class Config:
     )
     precision: Literal["float32", "tf32", "bfloat16"] = _setting("tf32", "arithmetic of the network")
 
+    # Memory: slower for less of it, the same step within float error
+    accumulate_steps: int = _setting(
+        1, "parts of a batch that each device takes one after the other; losses are means over the whole batch"
+    )
+    remat: bool = _setting(False, "compute the backbone's activations again in the backward pass")
+
     # Adaptation
     noise_std: float = _setting(25.5, "standard deviation of g's noise, in 0-255 intensities (0.1 of [0, 1])")
     noise_domains: Literal["source_and_target", "target"] = _setting("source_and_target", "which images get noise")
@@ -222,6 +228,7 @@ def _check(config: Config) -> None:
     least = {
         "steps": 1, "batch_size": 1, "height": 16, "width": 16, "fc_channels": 1, "fc_dilation": 1,
         "classifier_branches": 1, "log_every": 1, "eval_every": 1, "save_every": 1, "eval_batch_size": 1, "seed": 0,
+        "accumulate_steps": 1,
         "noise_std": 0, "consistency_weight": 0, "attention_threshold": 0, "ema_decay": 0, "learning_rate": 0,
         "learning_rate_final_fraction": 0, "weight_decay": 0, "width_multiplier": 1 / 64,
     }  # fmt: skip
@@ -239,6 +246,11 @@ def _check(config: Config) -> None:
     for name, bound in most.items():
         if not getattr(config, name) <= bound:
             raise UserError(f"--{name}={getattr(config, name)} is too large; expected at most {bound:g}")
+    if config.batch_size % config.accumulate_steps:
+        raise UserError(
+            f"--accumulate_steps={config.accumulate_steps} does not divide --batch_size={config.batch_size}; "
+            "choose a divisor"
+        )
 
 
 def architecture(config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from sean_jax import cli
+from sean_jax import cli, compilation_cache
 from sean_jax.errors import UserError
 from sean_jax.protocols import PROTOCOLS, rescore
 
@@ -65,6 +65,7 @@ def _evaluate() -> dict[str, Any]:
     from sean_jax.scoring import Scorer
     from sean_jax.setup import prepare_scoring
 
+    compilation_cache.enable()
     network = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
     config = network.run.config
     same_target = DATASET.value is None or DATASET.value == config.target

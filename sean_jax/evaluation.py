@@ -91,8 +91,8 @@ def _batches(examples: Iterable[Example], size: int) -> Iterator[dict[str, np.nd
         while group := list(itertools.islice(same_size, size)):
             image = np.stack([example.image for example in group])
             label = np.stack([example.label for example in group])
-            missing = ((0, size - len(group)), (0, 0), (0, 0))
-            yield {
-                "image": np.pad(image, (*missing, (0, 0))),
-                "label": np.pad(label, missing, constant_values=IGNORE_LABEL),
-            }
+            if len(group) < size:  # a whole batch is not copied once more
+                missing = ((0, size - len(group)), (0, 0), (0, 0))
+                image = np.pad(image, (*missing, (0, 0)))
+                label = np.pad(label, missing, constant_values=IGNORE_LABEL)
+            yield {"image": image, "label": label}

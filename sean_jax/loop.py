@@ -32,7 +32,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
     """
     config, network = plan.run.config, plan.run.network()
     method = make_method(config, network)
-    devices = devices_for(config.batch_size)
+    devices = devices_for(config.batch_size, config.accumulate_steps)
     leader = jax.process_index() == 0
     say = print if leader else lambda _: None
     if leader:

@@ -13,19 +13,24 @@ Devices = list[Any]  # of jax.Device, which type checkers take for a variable
 AXIS = "batch"  # the mapped axis over devices; sums over the global batch are sums over it
 
 
-def devices_for(batch_size: int) -> Devices:
+def devices_for(batch_size: int, accumulate_steps: int = 1) -> Devices:
     """The devices of all hosts among which a global batch is divided, host by host.
 
-    On each host, the largest number of its devices that divides the host's share.
+    On each host, the largest number of its devices that divides the host's share of each of the batch's
+    ``accumulate_steps`` parts.
 
     Raises:
       UserError: the hosts cannot share the batch equally.
     """
     hosts = jax.process_count()
-    if batch_size % hosts:
-        raise UserError(f"--batch_size={batch_size} cannot be shared by {hosts} hosts; choose a multiple of {hosts}")
+    if batch_size % (hosts * accumulate_steps):
+        parts = f" in {accumulate_steps} parts (--accumulate_steps)" if accumulate_steps > 1 else ""
+        raise UserError(
+            f"--batch_size={batch_size} cannot be shared by {hosts} hosts{parts}; "
+            f"choose a multiple of {hosts * accumulate_steps}"
+        )
     local = range(jax.local_device_count(), 0, -1)
-    count = next(n for n in local if (batch_size // hosts) % n == 0)
+    count = next(n for n in local if (batch_size // hosts // accumulate_steps) % n == 0)
     return [d for host in range(hosts) for d in [d for d in jax.devices() if d.process_index == host][:count]]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 from PIL import Image, ImageOps
 
-from sean_jax import cli, submission, visualize
+from sean_jax import cli, compilation_cache, submission, visualize
 from sean_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
@@ -56,6 +56,7 @@ def main() -> None:
     from sean_jax.evaluation import predict
     from sean_jax.networks import open_network
 
+    compilation_cache.enable()
     opened = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
     network, config, space = opened.run.network(), opened.run.config, opened.run.label_space
     table = _label_id_table(space.classes) if LABEL_IDS.value or SUBMISSION.value else np.zeros(0, np.uint8)

@@ -26,6 +26,7 @@ class Run(NamedTuple):
             input_convention=self.config.input_convention,
             initialization=self.config.initialization,
             precision=self.config.precision,
+            remat=self.config.remat,
             **architecture(self.config),
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from sean_jax import cli
+from sean_jax import cli, compilation_cache
 from sean_jax.config import Config, choices, kind
 from sean_jax.errors import UserError
 
@@ -53,6 +53,7 @@ def main() -> None:
     _prepare_xla(bool(given.get("deterministic")))
     import jax  # after the flags above
 
+    compilation_cache.enable()
     hosts = (COORDINATOR.value, HOSTS.value, HOST.value)
     if any(value is not None for value in hosts):
         if None in hosts:

@@ -112,7 +112,7 @@ def test_only_what_the_matrix_holds_is_recomputed(tmp_path):
         ("{", "holds no scores"),
         ("[]", "holds no scores"),
         ('{"classes": ["a"], "confusion_matrix": [[1, 2]]}', "a matrix of"),
-        ('{"classes": ["a"], "confusion_matrix": [[1]]}', "nothing is said of network, checkpoint, step, seed, protocol, dataset"),
+        ('{"classes": ["a"], "confusion_matrix": [[1]]}', "nothing is said of network, checkpoint, step, seed"),
     ],
 )
 def test_files_that_hold_no_scores(tmp_path, content, message):

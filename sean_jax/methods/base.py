@@ -1,5 +1,6 @@
 """What a training objective supplies, and the student and teacher that the self-ensembling ones share."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import flax.struct
@@ -107,3 +108,25 @@ class SelfEnsembling:
 def sum_over_devices(tree: Any) -> Any:
     """Sums each leaf over the devices of the global batch."""
     return lax.psum(tree, AXIS)
+
+
+def map_micro_batches(function: Callable[[Any], Any], batch: Any, count: int) -> Any:
+    """``function(batch)`` for a function that treats each example alone, on ``count`` parts one after the other."""
+    if count == 1:
+        return function(batch)
+    results = lax.map(function, _micro_batches(batch, count))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+
+
+def sum_over_micro_batches(function: Callable[[Any], Any], batch: Any, count: int) -> Any:
+    """The sum of ``function`` over ``count`` parts of the batch, one after the other: one part's memory at a time."""
+    if count == 1:
+        return function(batch)
+    parts = _micro_batches(batch, count)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), zeros, parts)[0]
+
+
+def _micro_batches(batch: Any, count: int) -> Any:
+    return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)

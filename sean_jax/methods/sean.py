@@ -21,7 +21,9 @@ from sean_jax.methods.base import (
     SelfEnsembling,
     SelfEnsemblingState,
     SourceView,
+    map_micro_batches,
     sum_over_devices,
+    sum_over_micro_batches,
 )
 from sean_jax.models.segmenter import Prediction
 from sean_jax.ops.resize import resize_bilinear
@@ -68,11 +70,13 @@ class SEAN(SelfEnsembling):
     def gradients(self, student: Params, teacher: Params, view: Views) -> tuple[Params, Metrics]:
         """The gradient of the loss (equation 6) over the global batch with respect to the student, and the losses."""
         config = self.config
-        teacher_target = self.teacher_prediction(teacher, view.teacher_target)
+        teacher_target = map_micro_batches(
+            lambda images: self.teacher_prediction(teacher, images), view.teacher_target, config.accumulate_steps
+        )
         mask = attention_mask(teacher_target.attention, config.attention_threshold)
 
-        # The counts are taken over all devices first and held constant: each device then differentiates its own
-        # share of the global means, and the gradients are summed.
+        # The counts are taken over the whole batch on all devices first and held constant: each device then
+        # differentiates its own share of the global means, part by part, and the gradients are summed.
         local_counts = (
             count_labelled(view.source.label),
             consistency_normaliser(mask, self.network.num_classes, config.consistency_reduction),
@@ -81,14 +85,20 @@ class SEAN(SelfEnsembling):
         )
         labelled, normaliser, kept, positions = sum_over_devices(local_counts)
 
-        def loss_fn(student: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        def loss_fn(
+            student: Params, view: Views, teacher_target: Prediction, mask: jax.Array
+        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             source, target = self.student_predictions(student, view)
             segmentation = segmentation_loss(source.logits, view.source.label) / labelled.clip(1)
             consistency = consistency_loss(target.logits, teacher_target.logits, mask) / normaliser.clip(1)
             loss = segmentation + config.consistency_weight * consistency  # equation 6
             return loss, (segmentation, consistency)
 
-        local = jax.grad(loss_fn, has_aux=True)(student)
+        local = sum_over_micro_batches(
+            lambda part: jax.grad(loss_fn, has_aux=True)(student, *part),
+            (view, teacher_target, mask),
+            config.accumulate_steps,
+        )
         gradients, (segmentation, consistency) = sum_over_devices(local)
         metrics = {
             "train/loss": segmentation + config.consistency_weight * consistency,

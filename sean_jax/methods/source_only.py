@@ -14,6 +14,7 @@ from sean_jax.methods.base import (
     SelfEnsemblingState,
     SourceView,
     sum_over_devices,
+    sum_over_micro_batches,
 )
 
 
@@ -27,10 +28,14 @@ class SourceOnly(SelfEnsembling):
 
     def update(self, state: SelfEnsemblingState, view: SourceView) -> tuple[SelfEnsemblingState, Metrics]:
         """One step on an augmented batch."""
+        # Counted over the whole batch before any gradient is taken, see SEAN.
         labelled = sum_over_devices(count_labelled(view.label)).clip(1)
 
-        def loss_fn(student: Params) -> jax.Array:
+        def loss_fn(student: Params, view: SourceView) -> jax.Array:
             return segmentation_loss(self.network.predict(student, view.image).logits, view.label) / labelled
 
-        loss, gradients = sum_over_devices(jax.value_and_grad(loss_fn)(state.student))
+        local = sum_over_micro_batches(
+            lambda part: jax.value_and_grad(loss_fn)(state.student, part), view, self.config.accumulate_steps
+        )
+        loss, gradients = sum_over_devices(local)
         return self.apply_gradients(state, gradients), {"train/loss": loss, "train/loss_segmentation": loss}

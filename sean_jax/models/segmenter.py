@@ -51,6 +51,7 @@ class Segmenter(nn.Module):
     input_convention: str = "bgr_mean"
     initialization: str = "scratch"
     precision: str = "float32"
+    remat: bool = False  # see Backbone; predictions do not depend on it
 
     @nn.compact
     def __call__(self, images: jax.Array) -> Prediction:
@@ -64,7 +65,13 @@ class Segmenter(nn.Module):
         )
         inputs = apply_convention(images.astype(jnp.float32), self.input_convention)
         features = Backbone(
-            self.fc_channels, self.fc_dilation, self.width_multiplier, init_fns, name="backbone", **common
+            self.fc_channels,
+            self.fc_dilation,
+            self.width_multiplier,
+            init_fns,
+            remat=self.remat,
+            name="backbone",
+            **common,
         )(inputs.astype(dtype))
         attention = Attention(
             self.attention_pooling,

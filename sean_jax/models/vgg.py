@@ -29,6 +29,9 @@ class Backbone(nn.Module):
     """Features F(x) of equation 1: ``[b, H, W, 3] → [b, H/8, W/8, fc_channels]``, after three floor halvings.
 
     There is no batch normalisation and no dropout, as in the authors' network.
+
+    Attributes:
+      remat: keep for the backward pass only what passes from block to block, and compute the rest again there.
     """
 
     fc_channels: int
@@ -37,17 +40,19 @@ class Backbone(nn.Module):
     init_fns: Initializers
     dtype: Any
     precision: lax.Precision
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         common = {"init": self.init_fns, "dtype": self.dtype, "precision": self.precision}
-        for block, (convolutions, channels, dilation, pooled) in BLOCKS.items():
-            for i in range(1, convolutions + 1):
+
+        def run_block(_: nn.Module, x: jax.Array, names: list[str], channels: int, dilation: int, pooled: bool):
+            for name in names:
                 width = thin(channels, self.width_multiplier)
-                x = nn.relu(conv3x3(x, width, dilation=dilation, name=f"conv{block}_{i}", **common))
-            if pooled:
-                x = max_pool_2x2(x)
-        for name in ("fc6", "fc7"):
-            width = thin(self.fc_channels, self.width_multiplier)
-            x = nn.relu(conv3x3(x, width, dilation=self.fc_dilation, name=name, **common))
-        return x
+                x = nn.relu(conv3x3(x, width, dilation=dilation, name=name, **common))
+            return max_pool_2x2(x) if pooled else x
+
+        run = nn.remat(run_block, static_argnums=(2, 3, 4, 5)) if self.remat else run_block
+        for block, (convolutions, channels, dilation, pooled) in BLOCKS.items():
+            x = run(self, x, [f"conv{block}_{i}" for i in range(1, convolutions + 1)], channels, dilation, pooled)
+        return run(self, x, ["fc6", "fc7"], self.fc_channels, self.fc_dilation, False)

@@ -1,0 +1,157 @@
+"""Runs every benchmark in turn, each in a process of its own, and prints one table with the ratios.
+
+    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --out=benchmarks.json      one GPU, about 40 minutes
+    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 10 minutes
+
+TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out. Both
+frameworks are timed the same way by measure.py: after warm-up, steps queued with one synchronisation at the end
+(median of three rows), and each step waited for (median). PyTorch's number is its best variant's. A case that runs out
+of memory or fails is printed as such and stops nothing. --preset=paper times the other network.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+HERE = pathlib.Path(__file__).parent
+Record = dict[str, Any]
+
+# PyTorch's variants by precision; the first are the authors' settings.
+TUNED = ["--channels_last", "--fused"]
+TORCH_VARIANTS = {
+    "eager": [],
+    "eager, channels_last, fused Adam": TUNED,
+    "compiled, fused Adam": ["--compile", "--fused"],
+    "compiled, channels_last, fused Adam": ["--compile", *TUNED],
+    "compiled for less overhead": ["--compile", *TUNED, "--mode=reduce-overhead"],
+}
+
+# (precision, batch): step targets first, then the table of memory and time by batch, up to what fits.
+GPU_STEPS = [("bfloat16", 1), ("bfloat16", 4), ("tf32", 1), ("float32", 1)]
+GPU_MEMORY = [(precision, batch) for precision in ("bfloat16", "tf32") for batch in (2, 8, 16, 32)]
+
+
+def run(python: str, script: str, flags: list[str]) -> Record:
+    """One benchmark in its own process; ``{"failed": …}`` if it ends with an error."""
+    command = [python, str(HERE / script), "--json", *flags]
+    print("…", script, *flags, file=sys.stderr, flush=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        memory = [x for x in lines if "out of memory" in x.lower() or "RESOURCE_EXHAUSTED" in x]
+        return {"failed": "out of memory" if memory else lines[-1][:160]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def show(name: str, record: Record, *keys: str) -> None:
+    if "failed" in record:
+        print(f"  {name:<52} {record['failed']}", flush=True)
+        return
+    values = ", ".join(f"{key} {record[key]:.4g}" for key in keys if key in record)
+    print(f"  {name:<52} {values}", flush=True)
+
+
+def best(records: dict[str, Record], key: str, *, largest: bool = False) -> tuple[str, Record] | None:
+    valid = [(name, r) for name, r in records.items() if key in r]
+    if not valid:
+        return None
+    return (max if largest else min)(valid, key=lambda item: item[1][key])
+
+
+def compare(python: str, what: str, flags: list[str], found: list[Record], variants: dict[str, list[str]]) -> None:
+    """sean_jax and every PyTorch variant on one case, side by side, and the ratio of the best."""
+    script, ratios, torch_flags = {
+        "step": ("train_step.py", ["ms_queued", "ms_synchronised"], []),
+        "evaluation": ("evaluation.py", ["images_per_s"], ["--what=evaluation"]),
+    }[what]
+    keys = ["ms_queued", "ms_synchronised", "images_per_s", "tflops_per_s", "share_of_matrix_product"]
+    keys += ["peak_gib_allocator", "peak_gib_process"]
+    print(f"\n{what} {' '.join(flags)}", flush=True)
+    ours = run(sys.executable, script, flags)
+    show("sean_jax", ours, *keys)
+    theirs = {}
+    if python:
+        for name, variant in variants.items():
+            theirs[name] = run(python, "torch_peer.py", [*flags, *torch_flags, *variant])
+            show(f"PyTorch, {name}", theirs[name], *keys)
+    found += [ours | {"variant": "sean_jax"}, *(r | {"variant": name} for name, r in theirs.items())]
+    for key in ratios:
+        tuned = best(theirs, key, largest=what == "evaluation")
+        if tuned and key in ours:
+            name, record = tuned
+            print(f"  {key}: ratio to PyTorch's best ({name}) {ours[key] / record[key]:.2f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch", default=sys.executable, help="interpreter with PyTorch; empty: leave it out")
+    parser.add_argument("--scale", choices=["gpu", "cpu"], default="gpu")
+    parser.add_argument("--preset", choices=["reference", "paper"], default="reference")
+    parser.add_argument("--out", type=pathlib.Path, help="all results as JSON")
+    args = parser.parse_args()
+    preset = [f"--preset={args.preset}"]
+    found: list[Record] = []
+
+    if args.scale == "cpu":
+        small = [*preset, "--precision=float32", "--height=128", "--width=256", "--steps=6", "--warmup=1"]
+        eager = {name: TORCH_VARIANTS[name] for name in ("eager", "eager, channels_last, fused Adam")}
+        compare(args.torch, "step", small, found, eager)
+        compare(args.torch, "evaluation", small, found, {"eager": []})
+        starts(small, found)
+    else:
+        for precision, batch in GPU_STEPS:
+            case = [*preset, f"--precision={precision}", f"--batch={batch}"]
+            compare(args.torch, "step", case, found, TORCH_VARIANTS)
+        for batch in (1, 4):
+            case = [*preset, "--precision=bfloat16", f"--batch={batch}", "--steps=100"]
+            compare(args.torch, "evaluation", case, found, TORCH_VARIANTS)
+        memory_table(preset, found)
+        pmap_over_jit([*preset, "--precision=bfloat16"], found)
+        starts([*preset, "--precision=bfloat16"], found)
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def memory_table(preset: list[str], found: list[Record]) -> None:
+    """Peak memory and ms by precision and batch, with and without what saves memory."""
+    print("\nmemory (batch per domain)", flush=True)
+    for precision, batch in GPU_MEMORY:
+        savers = {"": [], ", remat": ["--remat"], ", in 4 parts": ["--accumulate=4"]}
+        for name, flags in savers.items():
+            if "4" in name and batch % 4:
+                continue
+            case = [*preset, f"--precision={precision}", f"--batch={batch}", "--steps=15", "--warmup=3", *flags]
+            record = run(sys.executable, "train_step.py", case)
+            show(f"{precision}, {batch}+{batch}{name}", record, "peak_gib_allocator", "ms_queued", "images_per_s")
+            found.append(record | {"variant": f"memory{name}"})
+
+
+def pmap_over_jit(case: list[str], found: list[Record]) -> None:
+    print("\npmap against jit on one device", flush=True)
+    for name, flags in {"pmap": [], "jit": ["--jit"]}.items():
+        record = run(sys.executable, "train_step.py", [*case, *flags])
+        show(name, record, "ms_queued", "ms_synchronised")
+        found.append(record | {"variant": name})
+
+
+def starts(case: list[str], found: list[Record]) -> None:
+    """Time from the process's start to the end of its first step, with an empty and with a filled cache."""
+    print("\nstart (compilation cache)", flush=True)
+    folder = tempfile.mkdtemp()
+    try:
+        for name in ("cold", "warm"):
+            once = ["--steps=1", "--warmup=0", f"--cache_dir={folder}"]
+            record = run(sys.executable, "train_step.py", [*case, *once])
+            show(name, record, "s_to_first_step", "s_of_which_step")
+            found.append(record | {"variant": f"start {name}"})
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

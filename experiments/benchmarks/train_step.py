@@ -1,0 +1,88 @@
+"""Times the training step of sean_jax on random arrays that lie on the device.
+
+    python experiments/benchmarks/train_step.py --precision=bfloat16 --batch=1
+    python experiments/benchmarks/train_step.py --precision=float32 --height=128 --width=256 --steps=6 --warmup=2
+
+Prints ms per step with steps queued and with each step waited for, images/s, TFLOP/s counted from the network's own
+arithmetic and their share of a large matrix product's rate, peak memory, and the time to the first step. One case a
+process, so that the allocator's peak is the case's. --cache_dir names a compilation cache: run twice for both starts.
+"""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import measure
+
+from sean_jax.config import PRESETS, Config, architecture
+from sean_jax.methods.sean import SEAN
+from sean_jax.models.segmenter import PRECISIONS, Segmenter
+from sean_jax.parallel import AXIS, pmap_step
+
+
+def matrix_product_tflops(precision: str) -> float:
+    """The measured rate of one large matrix product in this precision."""
+    dtype, precision_of_products = PRECISIONS[precision]
+    n = 8192 if jax.default_backend() == "gpu" else 1024
+    a = jax.random.normal(jax.random.key(0), (n, n), dtype)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision_of_products))
+    product(a).block_until_ready()
+    return 2 * n**3 / measure.queued_seconds(lambda: product(a), jax.block_until_ready, 10) / 1e12
+
+
+def program_gib(method: SEAN, state: Any, batch: dict[str, Any], rng: Any) -> float:
+    """What the compiler plans for the step: arguments, results and temporaries; donated arguments once."""
+    mapped = jax.jit(lambda *a: jax.vmap(method.step, (None, 0, None), None, axis_name=AXIS)(*a), donate_argnums=0)
+    found = mapped.lower(state, jax.tree.map(lambda x: x[None], batch), rng).compile().memory_analysis()
+    assert found is not None
+    total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    return (total - found.alias_size_in_bytes) / 2**30
+
+
+def main() -> None:
+    case = measure.parse(__doc__ or "", cache_dir="", remat=False, accumulate=1, plan=False, jit=False)
+    if case.cache_dir:
+        jax.config.update("jax_compilation_cache_dir", case.cache_dir)
+    device = jax.local_devices()[0]
+    settings = PRESETS[case.preset] | {"height": case.height, "width": case.width, "batch_size": case.batch}
+    settings |= {"precision": case.precision, "remat": case.remat, "accumulate_steps": case.accumulate, "steps": 1000}
+    config = Config(**settings)
+    network = Segmenter(case.classes, precision=case.precision, remat=case.remat, **architecture(config))
+    method = SEAN(config, network)
+    state = method.init(network.init_params(jax.random.key(0)))
+    rng = jax.random.key(1)
+    batch = jax.device_put(measure.random_batch(case), device)
+    if case.jit:  # what pmap costs over jit on one device
+        one = jax.jit(jax.vmap(method.step, (None, 0, None), None, axis_name=AXIS), donate_argnums=0)
+        batch = jax.tree.map(lambda x: x[None], batch)
+        step = one
+    else:
+        step = pmap_step(method.step, [device])
+
+    def run() -> Any:
+        nonlocal state
+        state, metrics = step(state, batch, rng)
+        return metrics
+
+    built = time.perf_counter()
+    jax.block_until_ready(run())
+    values: dict[str, Any] = {
+        "s_to_first_step": measure.seconds_since_start(),
+        "s_of_which_step": time.perf_counter() - built,
+    }
+    values |= measure.steps_measured(run, lambda metrics: jax.block_until_ready((state, metrics)), case)
+    stats = device.memory_stats()
+    if stats:
+        values["peak_gib_allocator"] = stats["peak_bytes_in_use"] / 2**30
+    else:
+        values["peak_gib_process"] = measure.peak_rss_gib()
+    if case.plan:
+        values["planned_gib"] = program_gib(method, state, batch, rng)
+    values["matrix_product_tflops_per_s"] = matrix_product_tflops(case.precision)
+    values["share_of_matrix_product"] = values["tflops_per_s"] / values["matrix_product_tflops_per_s"]
+    measure.report(case, "train_step", f"jax {jax.__version__}", device.device_kind, values)
+
+
+if __name__ == "__main__":
+    main()

@@ -130,7 +130,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 192,
         "batch_size": 2,
         "width_multiplier": 0.25,
-        "steps": 400,
+        "steps": 600,
         "learning_rate": 3e-4,
         "learning_rate_schedule": "cosine",
         "random_flip": True,

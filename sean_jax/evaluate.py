@@ -1,7 +1,7 @@
 """``python -m sean_jax.evaluate``: scores a run or a weights file on a labelled data set.
 
 With ``--from=scores.json`` (what ``--out`` wrote) the stored confusion matrix is scored again under ``--protocol``,
-without network and images, where the matrix holds enough for it.
+without network and images, where the matrix holds enough for it. ``--from`` given several times makes a table.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from absl import flags
 
 from sean_jax import cli, compilation_cache
 from sean_jax.errors import UserError
-from sean_jax.protocols import PROTOCOLS, rescore
+from sean_jax.protocols import PROTOCOLS, rescore, score_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
@@ -21,7 +21,8 @@ DATASET = flags.DEFINE_string("dataset", None, "built-in data set or TOML file; 
 DATASET_DIR = flags.DEFINE_string("dataset_dir", None, "its folder; default: the run's, if it is the run's target")
 SPLIT = flags.DEFINE_string("split", None, "labelled split; default: the data set's own")
 PROTOCOL = flags.DEFINE_enum("protocol", "all", list(PROTOCOLS), "which classes the mean is over")
-FROM = flags.DEFINE_string("from", None, "scores.json of an earlier evaluation, to score again by --protocol")
+FROM = flags.DEFINE_multi_string("from", None, "scores.json to score again by --protocol; several make a table")
+MIXED = flags.DEFINE_bool("mixed", False, "with several --from: allow unlike scores in one table, each saying of what")
 OUT = flags.DEFINE_string("out", None, "file for the scores as JSON")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
 LOADER = flags.DEFINE_enum("loader", None, ["tf_data", "grain"], "input engine")
@@ -37,8 +38,13 @@ def main() -> None:
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
     if FROM.value:
         if WORKDIR.value or WEIGHTS.value or DATASET.value or SPLIT.value:
-            raise UserError("--from scores a stored matrix again and goes with --protocol and --out only")
-        _report(rescore(FROM.value, PROTOCOL.value), out)
+            raise UserError("--from scores a stored matrix again and goes with --protocol, --out and --mixed only")
+        if len(FROM.value) == 1:
+            _report(rescore(FROM.value[0], PROTOCOL.value), out)
+        elif out:
+            raise UserError(f"--out={out} takes the scores of one --from; redirect the table instead")
+        else:
+            print(score_table({path: rescore(path, PROTOCOL.value) for path in FROM.value}, mixed=MIXED.value))
     else:
         _report(_evaluate(), out)
 

@@ -125,9 +125,11 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], *, mixed: bool = False)
         raise UserError("no scores to make a table of")
     first_name, first = next(iter(scores.items()))
     for name, entry in scores.items():
-        differing = [key for key in COMPARABLE if entry.get(key) != first.get(key)]
+        differing = {key: (first.get(key), entry.get(key)) for key in COMPARABLE if entry.get(key) != first.get(key)}
+        if "protocol" not in differing and entry["iou"].keys() != first["iou"].keys():  # `all` of other label spaces
+            differing["classes"] = (len(first["iou"]), len(entry["iou"]))
         if differing and not mixed:
-            shown = "; ".join(f"{key}: {first.get(key)} and {entry.get(key)}" for key in differing)
+            shown = "; ".join(f"{key}: {one} and {other}" for key, (one, other) in differing.items())
             raise UserError(f"{first_name} and {name} cannot stand in one table ({shown}); score both alike")
     said = [key for key in COMPARABLE if mixed and len({str(entry.get(key)) for entry in scores.values()}) > 1]
     classes = list(dict.fromkeys(name for entry in scores.values() for name in entry["iou"]))

@@ -152,6 +152,23 @@ def test_tables_of_unlike_scores_are_refused_unless_asked_for():
     assert mixed[0].startswith("| score | protocol | mIoU")
     assert mixed[3].startswith("| third | 16-of-19 | ")
     assert " – |" in mixed[3]
+    fewer = stored(random_matrix(16), LABEL_SPACES["16"].classes)
+    with pytest.raises(UserError, match=r"\(classes: 19 and 16\)"):
+        score_table({"first": one, "sixteen": fewer})
     for key in ("split", "input_size", "resolution", "interpolation", "dataset"):
         with pytest.raises(UserError, match=key):
             score_table({"first": one, "second": one | {key: "another"}})
+
+
+def test_several_stored_scores_make_a_table(tmp_path):
+    confusion = random_matrix(19)
+    files = [tmp_path / f"{split}.json" for split in ("val", "test")]
+    for file in files:
+        file.write_text(json.dumps(stored(confusion, CITYSCAPES_CLASSES, split=file.stem)))
+    command = [sys.executable, "-m", "sean_jax.evaluate", *(f"--from={file}" for file in files), "--protocol=16-of-19"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "split: val and test" in refused.stderr
+    table = subprocess.run([*command, "--mixed"], capture_output=True, text=True, check=True).stdout
+    assert "| score | split | mIoU | road |" in table
+    assert all(f"| {file} | {file.stem} | " in table for file in files)

@@ -39,9 +39,10 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
         rundir.check(workdir, plan.run)  # what is refused is refused before anything is prepared
     say(_headline(plan, devices))
 
-    # Data first, so that bad input leaves no run directory: the source with labels, the target without.
-    source, target = prepare_training(plan, reads_target=method.reads_target, progress=leader)
+    # Data first, so that bad input leaves no run directory: the source with labels, the target without. The largest
+    # set comes last, so that what is wrong with the others is said early.
     scored = prepare_scoring(config, plan.target, progress=leader)
+    source, target = prepare_training(plan, reads_target=method.reads_target, progress=leader)
     scorer = None
     if scored is not None and config.eval_split is not None:
         own_devices = [d for d in devices if d.process_index == jax.process_index()]

@@ -66,10 +66,10 @@ def differing_architecture(file: weights.WeightsFile, config: Config) -> list[st
 def prepare_training(plan: Plan, *, reads_target: bool, progress: bool) -> tuple[PreparedSet, PreparedSet | None]:
     """The source with labels and the target without: its label files are neither opened nor looked for."""
     config = plan.run.config
+    target = None
+    if reads_target:
+        target = _prepare(plan.target, config.target_split, "none", config.target_dir, "--target_dir", config, progress)
     source = _prepare(plan.source, config.source_split, "resized", config.source_dir, "--source_dir", config, progress)
-    if not reads_target:
-        return source, None
-    target = _prepare(plan.target, config.target_split, "none", config.target_dir, "--target_dir", config, progress)
     return source, target
 
 

@@ -53,7 +53,7 @@ def _fault(error: BaseException | None) -> tuple[str, int] | None:
     return None
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keeps to themselves what libraries say while they work; their errors are raised and reach the user as ours."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of XLA and TensorFlow; read when they are loaded
     logging.set_verbosity(logging.FATAL)
@@ -87,7 +87,7 @@ def run(main: Callable[[], None], command: str) -> None:
         return rest
 
     def guarded(_: Sequence[str]) -> None:
-        _quiet()
+        quiet()
         threading.excepthook = in_thread
         try:
             main()

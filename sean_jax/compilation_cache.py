@@ -28,7 +28,7 @@ def default_folder() -> pathlib.Path:
 
 def enable() -> None:
     """Switches the cache on unless the flag says otherwise; a folder that cannot be written costs a line, no more."""
-    if not ENABLED.value:
+    if flags.FLAGS.is_parsed() and not ENABLED.value:  # the experiments have flags of their own
         return
     import jax
 

@@ -49,6 +49,7 @@ class Config:
     fc_channels: int = _setting(1024, "channels of fc6 and fc7, before the width multiplier")
     fc_dilation: int = _setting(4, "dilation of fc6 and fc7")
     classifier_branches: int = _setting(4, "classifier branches that are summed; the authors' code sums 2 of 4")
+    attention: bool = _setting(True, "the attention module; without it H = F, and every position is kept")
     attention_pooling: Literal["average_2x2", "average_3x3"] = _setting("average_2x2", "D of equation 1")
     attention_upsampling: Literal["bilinear", "bilinear_align_corners"] = _setting("bilinear", "U of equation 1")
     attention_transform: Literal["after_upsampling", "before_upsampling"] = _setting(
@@ -102,6 +103,7 @@ ARCHITECTURE = (
     "fc_channels",
     "fc_dilation",
     "classifier_branches",
+    "attention",
     "attention_pooling",
     "attention_upsampling",
     "attention_transform",

@@ -4,7 +4,6 @@ With ``--from=scores.json`` (what ``--out`` wrote) the stored confusion matrix i
 without network and images, where the matrix holds enough for it. ``--from`` given several times makes a table.
 """
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -63,41 +62,23 @@ def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
 
 
 def _evaluate() -> dict[str, Any]:
-    import jax
-
-    from sean_jax.data.datasets import label_map, load_dataset
-    from sean_jax.data.sources import default_data_dir
     from sean_jax.networks import open_network
-    from sean_jax.scoring import Scorer
-    from sean_jax.setup import prepare_scoring
+    from sean_jax.scoring import score_network
 
     compilation_cache.enable()
-    network = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
-    config = network.run.config
-    same_target = DATASET.value is None or DATASET.value == config.target
-    changes: dict[str, Any] = {
-        "target": DATASET.value or config.target,
-        "target_dir": DATASET_DIR.value or (config.target_dir if same_target else None),
-        "data_dir": DATA_DIR.value or config.data_dir or default_data_dir(),
-        "loader": LOADER.value or config.loader,
-        "height": HEIGHT.value or config.height,
-        "width": WIDTH.value or config.width,
-        "eval_batch_size": BATCH_SIZE.value or config.eval_batch_size,
-        "precision": PRECISION.value or config.precision,
-    }
-    if changes["target"] is None:
-        raise UserError("--dataset is needed: a built-in data set or a TOML file")
-    dataset = load_dataset(changes["target"])
-    split = SPLIT.value or (config.eval_split if same_target else None) or dataset.evaluation_split
-    if split is None or dataset.split(split).labels is None:
-        raise UserError(f"{dataset.name} has no labels to score on in split {split}; name another --split")
-    label_map(dataset, network.run.label_space)  # refused here if the data set cannot supply the classes
-    run = network.run._replace(config=dataclasses.replace(config, **changes, eval_split=split))
-    prepared = prepare_scoring(run.config, dataset, progress=True, flag="--dataset_dir")
-    assert prepared is not None
-    scorer = Scorer(run, dataset, split, prepared, jax.local_devices())
-    scores = scorer.evaluate({network.name: network.params}, network.step, PROTOCOL.value)[network.name]
-    return scores | {"weights": network.origin}
+    return score_network(
+        open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value),
+        dataset=DATASET.value,
+        dataset_dir=DATASET_DIR.value,
+        split=SPLIT.value,
+        protocol=PROTOCOL.value,
+        data_dir=DATA_DIR.value,
+        loader=LOADER.value,
+        height=HEIGHT.value,
+        width=WIDTH.value,
+        eval_batch_size=BATCH_SIZE.value,
+        precision=PRECISION.value,
+    )
 
 
 if __name__ == "__main__":

@@ -18,14 +18,17 @@ from sean_jax.data.pipeline import training_batches
 from sean_jax.errors import UserError
 from sean_jax.methods import make_method
 from sean_jax.monitor import Monitor, final_report
-from sean_jax.parallel import Devices, devices_for, pmap_step
+from sean_jax.parallel import Devices, devices_for, pmap_step, replicate
 from sean_jax.randomness import Purpose
 from sean_jax.scoring import Evaluation, Scorer
 from sean_jax.setup import Plan, differing_architecture, prepare_scoring, prepare_training
 
 
-def train(plan: Plan, workdir: pathlib.Path) -> None:
+def train(plan: Plan, workdir: pathlib.Path) -> bool:
     """Runs ``plan`` in ``workdir``, from the last checkpoint there to the plan's last step.
+
+    Returns:
+      Whether it got there; False if SIGTERM ended it before.
 
     Raises:
       UserError: bad input, a run of another configuration in ``workdir``, a full disk, a loss that is not finite.
@@ -69,7 +72,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
         say("this run is finished")
         checkpoints.close()
         _report(workdir, leader)
-        return
+        return True
     batches = training_batches(
         source,
         label_map(plan.source, plan.run.label_space),
@@ -83,7 +86,7 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
         host_count=jax.process_count(),
     )
     step_fn = pmap_step(method.step, devices)
-    rng = jax.random.key(config.seed)
+    state, rng = replicate((state, jax.random.key(config.seed)), devices)
     images_per_step = config.batch_size * (2 if method.reads_target else 1)
     monitor = Monitor(workdir, plan.run, restored_step, images_per_step, leader)
     settings = rundir.to_json(plan.run)
@@ -119,11 +122,12 @@ def train(plan: Plan, workdir: pathlib.Path) -> None:
 
     if (checkpoints.latest_step or 0) == config.steps:
         _report(workdir, leader)
-        return
+        return True
     name = signal.Signals(received[0]).name
     say(f"stopped by {name} after step {checkpoints.latest_step}, which is saved; the same command resumes there")
     if name == "SIGINT":
         raise KeyboardInterrupt
+    return False
 
 
 def _report(workdir: pathlib.Path, leader: bool) -> None:

@@ -40,6 +40,16 @@ def local_shards(devices: Devices, batch: dict[str, np.ndarray]) -> dict[str, np
     return {name: x.reshape(local, -1, *x.shape[1:]) for name, x in batch.items()}
 
 
+def replicate(tree: Any, devices: Devices) -> Any:
+    """``tree`` on each of this host's devices, laid out as :func:`pmap_step` hands its state back.
+
+    A state that lies elsewhere at the first step would have the second compile the whole step again.
+    """
+    local = [d for d in devices if d.process_index == jax.process_index()]
+    mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
 def pmap_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     """``step(state, batch, rng) → (state, metrics)`` over ``devices``, given this host's share of the batch.
 

@@ -1,5 +1,6 @@
 """Scores of networks on a labelled split, each stamped with all that a number needs to mean something."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,13 +10,17 @@ import numpy as np
 from PIL import Image
 
 from sean_jax import visualize
-from sean_jax.data.datasets import Dataset, label_map
+from sean_jax.data.datasets import Dataset, label_map, load_dataset
 from sean_jax.data.pipeline import evaluation_examples
 from sean_jax.data.prepared import PreparedSet
+from sean_jax.data.sources import default_data_dir
+from sean_jax.errors import UserError
 from sean_jax.evaluation import Example, make_evaluator, predict
+from sean_jax.networks import Network
 from sean_jax.parallel import Devices
 from sean_jax.protocols import score
 from sean_jax.rundir import Run
+from sean_jax.setup import prepare_scoring
 
 PICTURES = 4  # examples in a panel
 
@@ -66,26 +71,38 @@ class Scorer:
             "confusion_matrix": confusion.tolist(),
         }
 
+    def segment(self, params: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Classes ``[H, W]`` uint8 and attention ``[H, W]`` of an image ``[H, W, 3]`` at its own size."""
+        classes, attention = self._predict(params, image[None])
+        return np.asarray(classes[0]), np.asarray(attention[0])
+
+    def spread(self, count: int) -> list[Example]:
+        """``count`` examples spread over the split: neighbours in a video look alike."""
+        places = np.linspace(0, len(self._prepared) - 1, min(count, len(self._prepared)), dtype=int)
+        return list(self.examples(places.tolist()))
+
     def panel(self, params: Any) -> np.ndarray:
         """RGB picture, an example a row: input, ground truth, prediction, attention map, kept pixels."""
         palette, threshold = self._run.label_space.palette, self._run.config.attention_threshold
         rows = []
-        # Spread over the split: neighbours in a video look alike.
-        spread = np.linspace(0, len(self._prepared) - 1, min(PICTURES, len(self._prepared)), dtype=int).tolist()
-        for example in self.examples(spread):
-            height, width = example.image.shape[:2]
-            classes, attention = jax.tree.map(lambda x: np.asarray(x[0]), self._predict(params, example.image[None]))
-            truth = Image.fromarray(example.label).resize((width, height), Image.Resampling.NEAREST)
+        for example in self.spread(PICTURES):
+            classes, attention = self.segment(params, example.image)
             rows.append(
                 [
                     example.image,
-                    visualize.colorize(np.asarray(truth), palette),
+                    visualize.colorize(truth_of(example), palette),
                     visualize.colorize(classes, palette),
                     visualize.heat_map(attention),
                     visualize.kept_pixels(example.image, attention, threshold),
                 ]
             )
         return visualize.panel(rows)
+
+
+def truth_of(example: Example) -> np.ndarray:
+    """The example's label at its image's size, for pictures: ``[h, w]`` uint8 class index or 255."""
+    height, width = example.image.shape[:2]
+    return np.asarray(Image.fromarray(example.label).resize((width, height), Image.Resampling.NEAREST))
 
 
 class Evaluation(NamedTuple):
@@ -97,6 +114,63 @@ class Evaluation(NamedTuple):
     @property
     def mean_iou(self) -> float:
         return self.scores["teacher"]["mean_iou"]
+
+
+def score_network(
+    network: Network,
+    *,
+    dataset: str | None = None,
+    dataset_dir: str | None = None,
+    split: str | None = None,
+    protocol: str = "all",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Scores a network on a labelled split, prepared on first use.
+
+    Args:
+      network: from :func:`sean_jax.networks.open_network`.
+      dataset: a built-in name or a TOML file; None for the target of the network's run.
+      dataset_dir: its folder; None for the run's, if it is the run's target.
+      split: None for the data set's own.
+      protocol: a key of :data:`sean_jax.protocols.PROTOCOLS`.
+      **settings: of :class:`~sean_jax.config.Config` (data_dir, loader, height, width, eval_batch_size, precision);
+        None stands for what the network was trained with.
+
+    Raises:
+      UserError: no labels to score on, or a label space or protocol that they cannot supply.
+    """
+    scorer = open_scorer(network, dataset=dataset, dataset_dir=dataset_dir, split=split, **settings)
+    scores = scorer.evaluate({network.name: network.params}, network.step, protocol)[network.name]
+    return scores | {"weights": network.origin}
+
+
+def open_scorer(
+    network: Network,
+    *,
+    dataset: str | None = None,
+    dataset_dir: str | None = None,
+    split: str | None = None,
+    **settings: Any,
+) -> Scorer:
+    """What :func:`score_network` scores with: of its arguments those that say on what."""
+    config = network.run.config
+    same_target = dataset is None or dataset == config.target
+    name = dataset or config.target
+    if name is None:
+        raise UserError("--dataset is needed: a built-in data set or a TOML file")
+    scored = load_dataset(name)
+    split = split or (config.eval_split if same_target else None) or scored.evaluation_split
+    if split is None or scored.split(split).labels is None:
+        raise UserError(f"{scored.name} has no labels to score on in split {split}; name another --split")
+    label_map(scored, network.run.label_space)  # refused here if the data set cannot supply the classes
+    changes = {key: value for key, value in settings.items() if value is not None}
+    changes |= {"target": name, "eval_split": split}
+    changes["target_dir"] = dataset_dir or (config.target_dir if same_target else None)
+    changes["data_dir"] = settings.get("data_dir") or config.data_dir or default_data_dir()
+    run = network.run._replace(config=dataclasses.replace(config, **changes))
+    prepared = prepare_scoring(run.config, scored, progress=True, flag="--dataset_dir")
+    assert prepared is not None
+    return Scorer(run, scored, split, prepared, jax.local_devices())
 
 
 def describe(scores: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ def test_readme_command_in_small(session_dir, tmp_path):
     assert "100%" in result.stderr
     workdir = tmp_path / "run"
     assert {path.name for path in workdir.iterdir()} == {
-        *("config.json", "metrics.jsonl", "evaluation.json", "tensorboard", "checkpoints", "pictures")
+        *("config.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "tensorboard", "checkpoints", "pictures")
     }
     settings = json.loads((workdir / "config.json").read_text())["settings"]
     assert (settings["preset"], settings["source"], settings["steps"]) == ("quick", "minicity_game", 4)
@@ -297,7 +297,8 @@ def test_a_damaged_data_set_is_one_line_and_no_run(train, tmp_path, damage, part
     result = train(workdir=tmp_path / "run", source_dir=tmp_path / "gta5", data_dir=tmp_path / "data")
     assert_refused(result, "train", *parts)
     assert not (tmp_path / "run").exists()
-    assert not [path for path in (tmp_path / "data").rglob("*") if path.suffix in (".json", ".array_record")]
+    # The target's sets are prepared first and whole, and may stay; nothing of the source may.
+    assert not list((tmp_path / "data" / "prepared_images").glob("gta5*"))
 
 
 def test_a_folder_that_holds_no_run_is_refused(train, tmp_path):
@@ -310,7 +311,7 @@ def test_a_folder_that_holds_no_run_is_refused(train, tmp_path):
 def test_a_file_in_the_place_of_a_folder_is_refused(train, tmp_path):
     (tmp_path / "file").write_text("")
     assert_refused(train(workdir=tmp_path / "file"), "train", "is a file")
-    assert_refused(train(workdir="/dev/null/run"), "train", "cannot write", "/dev/null/run")
+    assert_refused(train(workdir="/dev/null/run"), "train", "Not a directory", "/dev/null/run")
     assert_refused(train(workdir=tmp_path / "run", data_dir=tmp_path / "file"), "train", "--data_dir")
 
 

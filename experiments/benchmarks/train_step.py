@@ -18,7 +18,7 @@ import measure
 from sean_jax.config import PRESETS, Config, architecture
 from sean_jax.methods.sean import SEAN
 from sean_jax.models.segmenter import PRECISIONS, Segmenter
-from sean_jax.parallel import AXIS, pmap_step
+from sean_jax.parallel import AXIS, pmap_step, replicate
 
 
 def matrix_product_tflops(precision: str) -> float:
@@ -51,7 +51,7 @@ def main() -> None:
     network = Segmenter(case.classes, precision=case.precision, remat=case.remat, **architecture(config))
     method = SEAN(config, network)
     state = method.init(network.init_params(jax.random.key(0)))
-    rng = jax.random.key(1)
+    state, rng = replicate((state, jax.random.key(1)), [device])
     batch = jax.device_put(measure.random_batch(case), device)
     if case.jit:  # what pmap costs over jit on one device
         one = jax.jit(jax.vmap(method.step, (None, 0, None), None, axis_name=AXIS), donate_argnums=0)

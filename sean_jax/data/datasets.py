@@ -33,11 +33,14 @@ class Split:
       images: pattern of the images.
       labels: pattern of the labels, with as many wildcards; None for a split without labels. May be absolute.
       train_id_labels: pattern of labels that hold trainIds, taken where not one file of ``labels`` is there.
+      frames: of the images found, in the order of their names, those from the first number (counted from 0) up to
+        but not including the second; None for all.
     """
 
     images: str
     labels: str | None = None
     train_id_labels: str | None = None
+    frames: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

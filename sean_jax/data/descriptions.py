@@ -22,7 +22,7 @@ _DATASET_KEYS = (
 _CLASS_KEYS = ("name", "color", "colors", "id", "ids", "includes")
 # Of LABEL_ENCODINGS; trainIds are ids like others: a file says what each means.
 _LABEL_FORMATS = ("ids", "red16", "rgb")
-_SPLIT_KEYS = ("images", "labels")
+_SPLIT_KEYS = ("images", "labels", "frames")
 
 
 class _File:
@@ -144,8 +144,18 @@ def _splits(file: _File) -> dict[str, Split]:
                 "labels",
                 header,
             )
-        splits[name] = Split(images, labels)
+        splits[name] = Split(images, labels, frames=_frames(file, table, header))
     return splits
+
+
+def _frames(file: _File, table: dict[str, Any], header: str) -> tuple[int, int] | None:
+    frames = table.get("frames")
+    if frames is None:
+        return None
+    numbers = isinstance(frames, list) and len(frames) == 2 and all(type(number) is int for number in frames)
+    if not numbers or not 0 <= frames[0] < frames[1]:
+        file.fail(f"frames is {frames!r}; expected [FIRST, END], 0 <= FIRST < END", "frames", header)
+    return frames[0], frames[1]
 
 
 def _label_space(file: _File) -> LabelSpace:

@@ -95,6 +95,14 @@ def find_pairs(
     images = _find(root, patterns.images)
     if not images:
         raise UserError(f"{flag}={source_dir} has no {patterns.images}; expected {_expected(dataset, split)}; {_SEE}")
+    if patterns.frames:
+        first, end = patterns.frames
+        if end > len(images):
+            raise UserError(
+                f"{flag}={source_dir} has {len(images)} images {patterns.images}; expected at least {end}, "
+                f"since split {split} of {dataset.name} is frames {first} to {end - 1}"
+            )
+        images = dict(sorted(images.items())[first:end])
     pattern = _label_pattern(root, patterns, images) if labels else None
     examples, faults, wanted = [], [], set()
     for name, texts in images.items():

@@ -31,7 +31,7 @@ class Prediction(NamedTuple):
     """What the network says of a batch, at output stride 8 (h = ⌊⌊⌊H/2⌋/2⌋/2⌋)."""
 
     logits: jax.Array  # [b, h, w, num_classes] float32, before softmax
-    attention: jax.Array  # [b, h, w] float32 in (0, 1)
+    attention: jax.Array  # [b, h, w] float32 in (0, 1); 1 everywhere without the attention module
 
 
 class Segmenter(nn.Module):
@@ -45,6 +45,7 @@ class Segmenter(nn.Module):
     fc_channels: int = 1024
     fc_dilation: int = 4
     classifier_branches: int = 4
+    attention: bool = True
     attention_pooling: str = "average_2x2"
     attention_upsampling: str = "bilinear"
     attention_transform: str = "after_upsampling"
@@ -73,15 +74,18 @@ class Segmenter(nn.Module):
             name="backbone",
             **common,
         )(inputs.astype(dtype))
-        attention = Attention(
-            self.attention_pooling,
-            self.attention_upsampling,
-            self.attention_transform,
-            init_fns.attention,
-            name="attention",
-            **common,
-        )(features)
-        attended = (1 + attention).astype(dtype) * features  # equation 2
+        if self.attention:
+            attention = Attention(
+                self.attention_pooling,
+                self.attention_upsampling,
+                self.attention_transform,
+                init_fns.attention,
+                name="attention",
+                **common,
+            )(features)
+            attended = (1 + attention).astype(dtype) * features  # equation 2
+        else:  # an ablation: features as they are, and no position is masked out
+            attention, attended = jnp.ones((*features.shape[:3], 1), jnp.float32), features
         logits = ASPP(self.num_classes, self.classifier_branches, init_fns, name="classifier", **common)(attended)
         return Prediction(logits.astype(jnp.float32), attention[..., 0])
 

@@ -68,6 +68,8 @@ def test_toml_description(tmp_path):
         ("b/*/?.png", "../*/?.png", r"line 6: labels is .* without '~', '\.\.'"),
         ("c/*.jpg", "c/1.jpg", r"line 8: images is 'c/1.jpg'; expected a pattern with '\*'"),
         ("[splits.new]\nimages", "[splits.new]\nimage", r"line 8: unknown key 'image'; expected one of images, labels"),
+        ('"c/*.jpg"', '"c/*.jpg"\nframes = [3, 3]', r"line 9: frames is \[3, 3\]; expected \[FIRST, END\]"),
+        ('"c/*.jpg"', '"c/*.jpg"\nframes = [0, true]', r"line 9: frames is \[0, True\]; expected"),
         (
             "ignored_ids",
             'evaluation_split = "new"\nignored_ids',
@@ -211,3 +213,30 @@ def test_camvid_descriptions_find_all_pairs():
         dataset = load_dataset(str(EXPERIMENTS / f"{name}.toml"))
         counts[name, split] = len(list_examples(dataset, split, fixtures.SHARED / "data/camvid", labels=True))
     assert list(counts.values()) == [517, 60, 62]
+
+
+def test_a_split_of_some_frames_in_the_order_of_names(tmp_path):
+    """The other frames' labels are no labels without image, and a folder with too few frames is refused."""
+    for number in range(5):
+        fixtures.save(fixtures.image(number, 20, 16), tmp_path / f"x/{number}.png")
+        fixtures.save(fixtures.label(number, 20, 16, (1, 2)), tmp_path / f"y/{number}.png")
+    split = '[splits.train]\nimages = "x/*.png"\nlabels = "y/*.png"\nframes = [1, 4]\n'
+    classes = '[[classes]]\nname = "a"\nid = 1\n[[classes]]\nname = "b"\nid = 2\n'
+    drive = load_dataset(write(tmp_path, f'name = "drive"\n{split}{classes}'))
+    examples, faults = find_pairs(drive, "train", tmp_path, True)
+    assert [example.name for example in examples] == ["x/1.png", "x/2.png", "x/3.png"]
+    assert not faults
+    (tmp_path / "x/0.png").unlink()
+    (tmp_path / "x/1.png").unlink()
+    with pytest.raises(UserError, match=r"has 3 images x/\*.png; expected at least 4, since split train of drive"):
+        find_pairs(drive, "train", tmp_path, True)
+
+
+def test_the_halves_of_the_dusk_drive_are_all_of_it(shared):
+    dusk = load_dataset(str(EXPERIMENTS / "camvid_dusk.toml"))
+    whole, first, second = (
+        [example.name for example in list_examples(dusk, split, shared / "data/camvid", True)]
+        for split in ("train", "first_half", "second_half")
+    )
+    assert first + second == whole
+    assert len(first) == len(second) == 31

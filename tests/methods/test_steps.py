@@ -1,5 +1,6 @@
 """The training step: gradients where they belong, equal on any number of devices, the teacher's closed form."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -13,7 +14,7 @@ from sean_jax.methods.base import SourceView
 from sean_jax.methods.sean import SEAN, Views
 from sean_jax.methods.source_only import SourceOnly
 from sean_jax.models.segmenter import Segmenter
-from sean_jax.parallel import AXIS, local_shards, pmap_step
+from sean_jax.parallel import AXIS, local_shards, pmap_step, replicate
 
 CLASSES = 4
 
@@ -106,6 +107,37 @@ def test_whole_step_is_equal_on_one_and_on_four_devices(method_class):
         for name, value in results[1][1].items():
             np.testing.assert_allclose(results[devices][1][name], value, rtol=1e-5)
         assert _relative(results[devices][0].teacher, results[1][0].teacher) < 1e-5
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_step_is_compiled_once(devices):
+    """A state that lay elsewhere at the first step than afterwards would have the second compile everything again."""
+    network, params = _network()
+    method = SourceOnly(_config(), network)
+    chosen = jax.local_devices()[:devices]
+    step = pmap_step(method.step, chosen)
+    state, rng = replicate((method.init(params), jax.random.key(3)), chosen)
+    batch = {name: x for name, x in _batch().items() if name != "target_image"}
+    compiled = []
+    for _ in range(3):
+        with _compilations() as durations:
+            state, _ = step(state, batch, rng)
+        compiled.append(len(durations))
+    assert compiled[0] >= 1
+    assert compiled[1:] == [0, 0]
+
+
+@contextlib.contextmanager
+def _compilations():
+    durations: list[float] = []
+
+    def note(event: str, duration: float, **_) -> None:
+        if "backend_compile" in event:
+            durations.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield durations
+    jax.monitoring.unregister_event_duration_listener(note)
 
 
 def test_loss_is_the_mean_over_the_global_batch():

@@ -92,6 +92,18 @@ def test_attention_of_zero_leaves_the_features_alone():
     np.testing.assert_allclose(2 * logits[-1e4], logits[1e4], rtol=1e-4, atol=1e-4)
 
 
+def test_without_the_attention_module_features_reach_the_classifier_as_they_are():
+    """As with A near 0; the map is 1 everywhere, so that no position is masked out."""
+    params = _thin().init_params(jax.random.key(0))
+    none = params | {"attention": {"conv": {"kernel": jnp.full_like(params["attention"]["conv"]["kernel"], -1e4)}}}
+    ablated = _thin(attention=False)
+    assert "attention" not in ablated.init_params(jax.random.key(0))
+    without = {name: layers for name, layers in params.items() if name != "attention"}
+    logits, attention = ablated.predict(without, _images(1, 32, 32))
+    np.testing.assert_allclose(logits, _thin().predict(none, _images(1, 32, 32)).logits, rtol=1e-5, atol=1e-6)
+    assert (attention == 1).all()
+
+
 @pytest.mark.parametrize("convention", ["bgr_mean", "rgb_normalized"])
 @pytest.mark.parametrize("width_multiplier", [0.25, 1.0])
 def test_from_scratch_logits_start_calm_and_attention_near_a_half(convention, width_multiplier):

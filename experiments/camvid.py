@@ -1,0 +1,76 @@
+"""CamVid's two sides as the experiments on real images use them, at the scales they are run at.
+
+CAMVID holds day_train, day_val and dusk_train, each with images/ and labels/ (experiments/datasets/camvid_*.toml
+describe them): 517 labelled daylight frames, 60 of the same drives, and 62 dusk frames of one other drive.
+
+The network is trained from scratch unless --init_weights is given, so learning rate and schedule are not the paper's:
+they were chosen by the daylight validation score of `source_only` alone (camvid_day_to_dusk.py --part=learning_rate).
+"""
+
+import argparse
+import pathlib
+from typing import Any
+
+from study import Study, arguments
+
+DATASETS = pathlib.Path(__file__).parent / "datasets"
+DAY, DUSK = str(DATASETS / "camvid_day.toml"), str(DATASETS / "camvid_dusk.toml")
+
+# What differs from the paper in every training.
+SETTINGS: dict[str, Any] = {
+    "classes": DAY,
+    "batch_size": 2,
+    "learning_rate_schedule": "cosine",
+    "random_flip": True,
+    "ema_ramp": True,
+    "selection": "last",
+}
+SCALES: dict[str, dict[str, Any]] = {
+    # A network thinned to an eighth of its channels and small images: what two CPU cores can bear.
+    "cpu": {
+        "width_multiplier": 0.125, "height": 120, "width": 160, "steps": 1000, "learning_rate": 1e-4,
+        "precision": "float32", "log_every": 20, "eval_every": 500, "save_every": 250, "eval_batch_size": 4,
+    },
+    # The full network, for one H100; learning rate and steps of the prototype that ../README's figures come from.
+    "gpu": {
+        "height": 352, "width": 480, "steps": 4000, "learning_rate": 1e-4, "precision": "bfloat16",
+        "log_every": 50, "eval_every": 1000, "save_every": 1000, "eval_batch_size": 4,
+    },
+    # Whether everything runs, in seconds.
+    "smoke": {
+        "width_multiplier": 1 / 32, "fc_channels": 256, "height": 32, "width": 48, "steps": 4, "learning_rate": 1e-3,
+        "log_every": 2, "eval_every": 4, "save_every": 4,
+    },
+}  # fmt: skip
+
+
+def parser(description: str, parts: tuple[str, ...]) -> argparse.ArgumentParser:
+    """The flags of the experiments on CamVid; ``--part`` is one of ``parts`` or, by default, all of them."""
+    return arguments(
+        description,
+        SCALES,
+        camvid_dir={"required": True, "help": "folder with day_train, day_val and dusk_train"},
+        init_weights={"help": "VGG-16 weights to start from; default: from scratch"},
+        part={"choices": parts, "action": "append", "help": "what to run; default: everything, in this order"},
+    )
+
+
+def study(args: argparse.Namespace, scored: dict[str, tuple[str, str]], **settings: Any) -> Study:
+    """Trainings at the scale asked for; ``scored``: name → (description, split)."""
+    places = {"source_dir": args.camvid_dir, "target_dir": args.camvid_dir}
+    given = {"data_dir": args.data_dir, "loader": args.loader, "init_weights": args.init_weights}
+    common = SETTINGS | SCALES[args.scale] | places | given | settings
+    if args.precision:
+        common["precision"] = args.precision
+    where = {
+        name: {"dataset": dataset, "split": split, "dataset_dir": args.camvid_dir}
+        for name, (dataset, split) in scored.items()
+    }
+    return Study(pathlib.Path(args.runs) / "camvid" / args.scale, common, where)
+
+
+def shown(trainings: Study) -> dict[str, Any]:
+    """The settings of a study without the folders of the machine it ran on."""
+    places = ("source_dir", "target_dir", "data_dir", "loader")
+    settings = {name: value for name, value in trainings.settings.items() if name not in places}
+    return {name: pathlib.Path(v).name if str(v).endswith(".toml") else v for name, v in settings.items()}

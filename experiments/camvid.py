@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
 SCALES: dict[str, dict[str, Any]] = {
     # A network thinned to an eighth of its channels and small images: what two CPU cores can bear.
     "cpu": {
-        "width_multiplier": 0.125, "height": 120, "width": 160, "steps": 1000, "learning_rate": 1e-4,
+        "width_multiplier": 0.125, "height": 120, "width": 160, "steps": 1000, "learning_rate": 1e-3,
         "precision": "float32", "log_every": 20, "eval_every": 500, "save_every": 250, "eval_batch_size": 4,
     },
     # The full network, for one H100; learning rate and steps of the prototype that ../README's figures come from.

@@ -1,11 +1,29 @@
 """Plots of results, for people; the numbers stand in the JSON beside them."""
 
 import pathlib
+from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from study import NETWORKS, Results, mean_ious
 
 COLORS = {"student": "#0072b2", "teacher": "#d55e00"}  # told apart by the colour-blind too
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], file: pathlib.Path) -> None:
+    """A PNG of pictures (RGB uint8) in rows and columns, a title above each column."""
+    height, width = rows[0][0].shape[:2]
+    figure = Figure(figsize=(3.2 * len(titles), 3.2 * len(rows) * height / width + 0.4), layout="constrained")
+    all_axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for axes_of_row, pictures in zip(all_axes, rows, strict=True):
+        for axes, picture in zip(axes_of_row, pictures, strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+    for axes, title in zip(all_axes[0], titles, strict=True):
+        axes.set_title(title)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    print(f"wrote {file}")
 
 
 def dots(results: Results, scored: str, file: pathlib.Path) -> None:

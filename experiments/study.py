@@ -76,13 +76,20 @@ class Study:
         if file.exists():
             return json.loads(file.read_text())
         opened = {name: networks.open_network(str(workdir), None, name) for name in NETWORKS}
-        where = {"data_dir": self.settings.get("data_dir"), "loader": self.settings.get("loader")}
-        scorer = scoring.open_scorer(opened["teacher"], **self.scored[scored], **where)
         params = {name: network.params for name, network in opened.items()}
-        found = scorer.evaluate(params, opened["teacher"].step, self.protocol)
+        found = self._scorer(opened["teacher"], scored).evaluate(params, opened["teacher"].step, self.protocol)
         file.parent.mkdir(exist_ok=True)
         rundir.write_json(file, found)
         return found
+
+    def open(self, workdir: pathlib.Path, scored: str) -> tuple[scoring.Scorer, Any]:
+        """What draws predictions on a scored set, and the teacher's parameters."""
+        teacher = networks.open_network(str(workdir), None, "teacher")
+        return self._scorer(teacher, scored), teacher.params
+
+    def _scorer(self, network: networks.Network, scored: str) -> scoring.Scorer:
+        where = {"data_dir": self.settings.get("data_dir"), "loader": self.settings.get("loader")}
+        return scoring.open_scorer(network, **self.scored[scored], **where)
 
     def result(self, name: str, seed: int, settings: Settings) -> dict[str, Any]:
         """Of one training: scores by scored set, and the share of kept pixels in the last line of its metrics."""

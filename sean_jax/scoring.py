@@ -35,6 +35,11 @@ class Scorer:
         self._confusion = make_evaluator(self._network, devices, run.config.eval_batch_size)
         self._predict = jax.jit(lambda params, image: predict(self._network, params, image, image.shape[1:3]))
 
+    @property
+    def palette(self) -> visualize.Palette:
+        """Colours of the classes it draws and scores."""
+        return self._run.label_space.palette
+
     def examples(self, indices: Sequence[int]) -> Iterator[Example]:
         """The examples at these places of the split, in the order of names."""
         loader = self._run.config.loader
@@ -83,15 +88,15 @@ class Scorer:
 
     def panel(self, params: Any) -> np.ndarray:
         """RGB picture, an example a row: input, ground truth, prediction, attention map, kept pixels."""
-        palette, threshold = self._run.label_space.palette, self._run.config.attention_threshold
+        threshold = self._run.config.attention_threshold
         rows = []
         for example in self.spread(PICTURES):
             classes, attention = self.segment(params, example.image)
             rows.append(
                 [
                     example.image,
-                    visualize.colorize(truth_of(example), palette),
-                    visualize.colorize(classes, palette),
+                    visualize.colorize(truth_of(example), self.palette),
+                    visualize.colorize(classes, self.palette),
                     visualize.heat_map(attention),
                     visualize.kept_pixels(example.image, attention, threshold),
                 ]

@@ -1,0 +1,160 @@
+"""GTA-5 or SYNTHIA → Cityscapes: the trainings of the paper's tables and figures, and their tables.
+
+``--scale=paper`` needs the data sets as downloaded and VGG-16 weights. ``--scale=smoke`` runs the whole of an
+experiment on the embedded minicity, at a size that says nothing of the method: it shows that the command works.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from paper import CAVEATS_SWEEPS
+from study import NETWORKS, Results, Study, arguments, mean_ious, small, spread, write
+
+from sean_jax.config import Config
+from sean_jax.errors import UserError
+from sean_jax.protocols import COMPARABLE, score
+
+SMOKE: dict[str, Any] = {
+    "source": "minicity_game", "target": "minicity_camera", "width_multiplier": 1 / 32, "fc_channels": 256,
+    "height": 32, "width": 64, "steps": 4, "learning_rate": 1e-3, "log_every": 2, "eval_every": 4, "save_every": 4,
+    "eval_batch_size": 4,
+}  # fmt: skip
+SOURCE_ONLY = {"method": "source_only"}
+
+
+def parser(description: str, **flags: Any) -> argparse.ArgumentParser:
+    """The flags of the paper's experiments."""
+    return arguments(
+        description,
+        ("paper", "smoke"),
+        source_dir={"help": "the source's folder, as downloaded"},
+        cityscapes_dir={"help": "Cityscapes' folder, as downloaded"},
+        init_weights={"help": "VGG-16 weights (.pth, .safetensors, .npz); the paper starts from ImageNet's"},
+        preset={"nargs": "+", "choices": ["paper", "reference"], "default": ["paper"], "help": "one or both"},
+        **flags,
+    )
+
+
+def study(args: argparse.Namespace, source: str) -> Study:
+    """Trainings from ``source`` (gta5, 19 classes, or synthia, 16), scored as the paper scores them."""
+    classes = {"gta5": "19", "synthia": "16"}[source]
+    common = {"classes": classes, "data_dir": args.data_dir, "loader": args.loader, "precision": args.precision}
+    runs = pathlib.Path(args.runs) / args.scale / f"{source}-cityscapes"
+    if args.scale == "smoke":
+        scored = {"minicity_camera": {"dataset": "minicity_camera", "split": "test"}}
+        return Study(runs, common | SMOKE, scored, protocol=classes)
+    if not (args.source_dir and args.cityscapes_dir):
+        raise UserError("--source_dir and --cityscapes_dir are needed, as downloaded; --scale=smoke does without")
+    where = {"source": source, "source_dir": args.source_dir, "init_weights": args.init_weights}
+    where |= {"target": "cityscapes", "target_dir": args.cityscapes_dir}
+    scored = {"cityscapes": {"dataset": "cityscapes", "dataset_dir": args.cityscapes_dir, "split": "val"}}
+    return Study(runs, common | where, scored, protocol=classes)
+
+
+def methods(presets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``source_only`` and ``sean`` of the same network, under each preset."""
+    return {
+        f"{method}, {preset}": {"method": method, "preset": preset}
+        for preset in presets
+        for method in ("source_only", "sean")
+    }
+
+
+def training(row: str) -> str:
+    """The name of a row's training."""
+    return row.replace(", ", "-").replace(" ", "_")
+
+
+def class_table(
+    paper: Mapping[str, Sequence[float | None]],
+    results: Results,
+    short_names: Mapping[str, str],
+    also: str | None = None,
+) -> str:
+    """Markdown: the paper's rows, then ours (means over seeds; the mean IoU with its standard deviation).
+
+    Args:
+      paper: row → IoU by class, then the mean.
+      short_names: class → its name in the table, in order.
+      also: a protocol whose mean stands in a further column, computed from the same confusion matrices.
+    """
+    further = [f"mIoU ({also})"] if also else []
+    lines = [" | ".join(["| method", *short_names.values(), "mIoU", *further]) + " |"]
+    lines.append("| --- " * (2 + len(short_names) + len(further)) + "|")
+    for row, values in paper.items():
+        cells = ["–" if value is None else f"{value:.1f}" for value in values]
+        lines.append(" | ".join([f"| {row} (paper)", *cells, *(_paper_mean(values, short_names, also))]) + " |")
+    for row, seeds in results.items():
+        for network in NETWORKS:
+            scores = [scores[network] for found in seeds.values() for scores in found["scores"].values()]
+            cells = [_mean_iou_of(scores, name) for name in short_names]
+            cells.append(spread([found["mean_iou"] for found in scores]))
+            if also:
+                again = [score(np.array(s["confusion_matrix"]), tuple(s["classes"]), also)["mean_iou"] for s in scores]
+                cells.append(spread(again))
+            chosen = ", oracle selection" if scores[0]["selection"] == "oracle selection" else ""
+            lines.append(" | ".join([f"| {row}, {network}{chosen}", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _paper_mean(values: Sequence[float | None], names: Mapping[str, str], also: str | None) -> list[str]:
+    if also is None:
+        return []
+    kept = [v for v, name in zip(values, names, strict=False) if name not in ("wall", "fence", "pole")]
+    return [f"{np.mean([v for v in kept if v is not None]):.1f}"]
+
+
+def _mean_iou_of(scores: Sequence[Mapping[str, Any]], name: str) -> str:
+    present = [s["iou"][name] for s in scores if s["iou"][name] is not None]
+    return f"{np.mean(present):.1f}" if present else "–"
+
+
+def sweep(name: str, setting: str, symbol: str, paper_values: Mapping[float, float], description: str) -> None:
+    """Tables 3 and 4: ``sean`` from SYNTHIA with one setting at the paper's values, beside the paper's mean IoU."""
+    flags = parser(description)
+    flags.set_defaults(seeds=[0])
+    args = flags.parse_args()
+    trainings = study(args, "synthia")
+    values = list(paper_values)[:2] if args.scale == "smoke" else list(paper_values)
+    default = getattr(Config(), setting)
+    lines = [
+        " | ".join([f"| {symbol}", *(f"{value:g}" for value in values)]) + " |",
+        "| --- " * (1 + len(values)) + "|",
+    ]
+    lines.append(" | ".join(["| SEAN (paper)", *(f"{paper_values[value]:.1f}" for value in values)]) + " |")
+    found: Results = {}
+    for preset in args.preset:
+        of = {f"sean, {preset}, {symbol} {v:g}": {"preset": preset, setting: v} for v in values}
+        shared = {row: f"sean, {preset}" for row, settings in of.items() if settings[setting] == default}
+        results = trainings.results(of, args.seeds, {row: training(shared.get(row, row)) for row in of})
+        for network in NETWORKS:
+            cells = [spread(mean_ious(results, row, scored, network)) for row in of for scored in trainings.scored]
+            lines.append(" | ".join([f"| sean, {preset}, {network}", *cells]) + " |")
+        found |= results
+    text = "\n".join([*lines, notes(found, CAVEATS_SWEEPS)])
+    out = pathlib.Path(args.out or trainings.runs / name)
+    write(out, text, small(found), scale=args.scale, paper={f"{v:g}": iou for v, iou in paper_values.items()})
+
+
+def notes(results: Results, caveats: Sequence[str]) -> str:
+    """What stands under a table: what all our scores have in common, and the caveats.
+
+    Raises:
+      UserError: the scores are unlike in more than how their checkpoint was chosen.
+    """
+    scores = [
+        s for seeds in results.values() for f in seeds.values() for by in f["scores"].values() for s in by.values()
+    ]
+    said = {}
+    for key in COMPARABLE:
+        values = sorted({str(s[key]) for s in scores})
+        if len(values) > 1 and key != "selection":
+            raise UserError(f"scores of unlike {key} ({', '.join(values)}) cannot stand in one table")
+        said[key] = " and ".join(values)
+    seeds = len(next(iter(results.values())))
+    counted = "one seed" if seeds == 1 else f"mean ± standard deviation of {seeds} seeds"
+    ours = f"Ours: {counted}; " + ", ".join(f"{key} {value}" for key, value in said.items()) + "."
+    return "\n".join(["", *(f"- {line}" for line in (ours, *caveats))])

@@ -44,14 +44,14 @@ SCALES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def parser(description: str, parts: tuple[str, ...]) -> argparse.ArgumentParser:
-    """The flags of the experiments on CamVid; ``--part`` is one of ``parts`` or, by default, all of them."""
+def parser(description: str, **flags: Any) -> argparse.ArgumentParser:
+    """The flags of the experiments on CamVid."""
     return arguments(
         description,
         SCALES,
         camvid_dir={"required": True, "help": "folder with day_train, day_val and dusk_train"},
         init_weights={"help": "VGG-16 weights to start from; default: from scratch"},
-        part={"choices": parts, "action": "append", "help": "what to run; default: everything, in this order"},
+        **flags,
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import sys
 import threading
 import warnings
@@ -69,6 +70,11 @@ def _main_thread_only(*error: Any) -> None:
         sys.__excepthook__(*error)
 
 
+def expand_home(argv: Sequence[str]) -> list[str]:
+    """``--flag=~/x`` with the user's home; shells expand ~ at the beginning of a word only."""
+    return [re.sub(r"^(--?\w+=)(~.*)", lambda match: match[1] + os.path.expanduser(match[2]), word) for word in argv]
+
+
 def run(main: Callable[[], None], command: str) -> None:
     """Parses ``sys.argv`` with absl and calls ``main``; bad input ends as one line and exit code 1 or 2.
 
@@ -79,9 +85,9 @@ def run(main: Callable[[], None], command: str) -> None:
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            rest = flags.FLAGS(list(argv))
+            rest = flags.FLAGS(expand_home(argv))
         except flags.Error as error:
-            _fail(command, f"{error}; --help lists every flag", 2)
+            _fail(command, f"{error}; --helpfull lists every flag", 2)
         if len(rest) > 1:
             _fail(command, f"unexpected argument {rest[1]!r}: every setting is a flag, --name=value", 2)
         return rest

@@ -266,6 +266,14 @@ def reference_architecture() -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings that differ and change what a run computes, as ``name: old → new``."""
+    """Settings that differ and change what a run computes, as ``name: old → new``.
+
+    Of two TOML files what they say counts, which :func:`sean_jax.rundir.check_data` compares, and not their paths.
+    """
+
+    def same(name: str) -> bool:
+        one, other = old.get(name), new.get(name)
+        return one == other or (str(one).endswith(".toml") and str(other).endswith(".toml"))
+
     names = sorted((old.keys() | new.keys()) - set(PLACES))
-    return [f"{name}: {old.get(name)!r} → {new.get(name)!r}" for name in names if old.get(name) != new.get(name)]
+    return [f"{name}: {old.get(name)!r} → {new.get(name)!r}" for name in names if not same(name)]

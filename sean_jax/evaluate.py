@@ -36,8 +36,12 @@ def main() -> None:
     if out and not out.parent.is_dir():
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
     if FROM.value:
-        if WORKDIR.value or WEIGHTS.value or DATASET.value or SPLIT.value:
-            raise UserError("--from scores a stored matrix again and goes with --protocol, --out and --mixed only")
+        others = (WORKDIR, WEIGHTS, NETWORK, DATASET, DATASET_DIR, SPLIT, DATA_DIR, LOADER)
+        if given := [f"--{f.name}" for f in (*others, HEIGHT, WIDTH, BATCH_SIZE, PRECISION) if f.value is not None]:
+            raise UserError(
+                "--from scores a stored matrix again and goes with --protocol, --out and --mixed only; "
+                f"leave out {', '.join(given)}"
+            )
         if len(FROM.value) == 1:
             _report(rescore(FROM.value[0], PROTOCOL.value), out)
         elif out:

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from sean_jax.losses import IGNORE_LABEL
 from sean_jax.metrics import confusion_matrix
-from sean_jax.models.segmenter import Segmenter
+from sean_jax.models.segmenter import Prediction, Segmenter
 from sean_jax.ops.resize import resize_bilinear
 from sean_jax.parallel import Devices, pmap_predict
 
@@ -36,7 +36,11 @@ def predict(network: Segmenter, params: Any, images: jax.Array, size: tuple[int,
 
     From the network's resolution to the final one in one step, as the authors evaluate.
     """
-    prediction = network.predict(params, images)
+    return at_size(network.predict(params, images), size)
+
+
+def at_size(prediction: Prediction, size: tuple[int, int]) -> FullSizePrediction:
+    """The part of :func:`predict` that depends on the size wanted, which is compiled anew for each."""
     logits = resize_bilinear(prediction.logits, size)
     attention = resize_bilinear(prediction.attention[..., None], size)[..., 0]
     return FullSizePrediction(jnp.argmax(logits, -1).astype(jnp.uint8), attention)

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,15 @@ from jax.experimental import multihost_utils
 from sean_jax import rundir, weights
 from sean_jax.checkpoints import Checkpoints, abstract_state
 from sean_jax.data.datasets import label_map
-from sean_jax.data.pipeline import training_batches
+from sean_jax.data.pipeline import check_loader, training_batches
+from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
-from sean_jax.methods import make_method
+from sean_jax.methods import Method, make_method
 from sean_jax.monitor import Monitor, final_report
 from sean_jax.parallel import Devices, devices_for, pmap_step, replicate
 from sean_jax.randomness import Purpose
 from sean_jax.scoring import Evaluation, Scorer
-from sean_jax.setup import Plan, differing_architecture, prepare_scoring, prepare_training
+from sean_jax.setup import Plan, check_folders, differing_uses, fingerprint, prepare_scoring, prepare_training
 
 
 def train(plan: Plan, workdir: pathlib.Path) -> bool:
@@ -40,6 +41,8 @@ def train(plan: Plan, workdir: pathlib.Path) -> bool:
     say = print if leader else lambda _: None
     if leader:
         rundir.check(workdir, plan.run)  # what is refused is refused before anything is prepared
+        check_folders(plan, reads_target=method.reads_target)
+    check_loader(config.loader)
     say(_headline(plan, devices))
 
     # Data first, so that bad input leaves no run directory: the source with labels, the target without. The largest
@@ -53,12 +56,33 @@ def train(plan: Plan, workdir: pathlib.Path) -> bool:
     else:
         say(f"{plan.target.name} has no labelled split: nothing will be scored")
 
-    # Restore, or begin.
+    sets = {"source": (plan.source, source), "target": (plan.target, target), "scored": (plan.target, scored)}
+    data = {name: fingerprint(dataset, found) for name, (dataset, found) in sets.items() if found is not None}
+    if leader:
+        rundir.check_data(workdir, data)
     initial = None if rundir.exists(workdir) else method.init(_initial_params(plan, say))
     if leader:
-        rundir.create(workdir, plan.run)
+        rundir.create(workdir, plan.run, data)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run directory is there")
+    with rundir.claimed(workdir) if leader else contextlib.nullcontext():
+        return _fit(plan, workdir, method, initial, devices, Inputs(source, target, scorer), say)
+
+
+class Inputs(NamedTuple):
+    """What a run reads."""
+
+    source: PreparedSet
+    target: PreparedSet | None  # None for methods that do not read it
+    scorer: Scorer | None  # None where the target has no labelled split
+
+
+def _fit(
+    plan: Plan, workdir: pathlib.Path, method: Method, initial: Any, devices: Devices, inputs: Inputs, say: Any
+) -> bool:
+    """Restores the last checkpoint, or begins from ``initial``, and takes the steps left; see :func:`train`."""
+    config, network, scorer = plan.run.config, plan.run.network(), inputs.scorer
+    leader = jax.process_index() == 0
     checkpoints = Checkpoints(workdir, keep_best=config.selection == "oracle")
     restored_step = checkpoints.latest_step or 0
     if restored_step:
@@ -74,9 +98,9 @@ def train(plan: Plan, workdir: pathlib.Path) -> bool:
         _report(workdir, leader)
         return True
     batches = training_batches(
-        source,
+        inputs.source,
         label_map(plan.source, plan.run.label_space),
-        target,
+        inputs.target,
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=restored_step,
@@ -154,8 +178,8 @@ def _initial_params(plan: Plan, say: Any) -> Any:
         return params
     params, report = weights.into_params(plan.initial_weights, params)
     say(f"{config.init_weights}: {report}")
-    for difference in differing_architecture(plan.initial_weights, config):
-        say(f"attention: these weights were made in another architecture: {difference}")
+    for difference in differing_uses(plan.initial_weights, plan.run):
+        say(f"attention: these weights were made for another network: {difference}")
     return params
 
 

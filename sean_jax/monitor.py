@@ -16,7 +16,7 @@ from sean_jax.scoring import Evaluation, describe
 
 
 class Monitor:
-    """Writes ``metrics.jsonl``, ``tensorboard/``, ``pictures/`` and ``evaluation.json`` of a run directory.
+    """Writes ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/``, ``pictures/`` and ``evaluation.json`` of a run.
 
     On a host that is not the leader it does nothing.
     """
@@ -28,7 +28,9 @@ class Monitor:
         self._workdir, self._config = workdir, run.config
         self._images_per_step = images_per_step
         self._line: dict[str, float] = {}  # of metrics.jsonl, for the step under way
+        self._times: dict[str, float] = {}  # of timing.jsonl, likewise
         self._metrics = rundir.MetricsFile(workdir / "metrics.jsonl", restored_step)
+        self._timing = rundir.MetricsFile(workdir / "timing.jsonl", restored_step)
         # TensorBoard hides what an earlier process wrote past the step that this one starts from.
         purge = restored_step + 1 if restored_step else None
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge, write_to_disk=True)
@@ -38,7 +40,7 @@ class Monitor:
             if int(picture.stem.removeprefix("step_")) > restored_step:
                 picture.unlink()
         evaluation = workdir / "evaluation.json"
-        if evaluation.exists() and (json.loads(evaluation.read_text())["teacher"]["step"] or 0) > restored_step:
+        if evaluation.exists() and (_scores(evaluation)["teacher"]["step"] or 0) > restored_step:
             evaluation.unlink()
         self._bar = tqdm(
             total=run.config.steps,
@@ -63,6 +65,7 @@ class Monitor:
         last_step, last_time = self._last_log
         rate = (step - last_step) * self._images_per_step / (now - last_time)
         self._last_log = (step, now)
+        self._times |= {"training_seconds": round(now - last_time, 4), "images_per_second": round(rate, 4)}
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         self._board.add_scalar("time/images_per_second", rate, step)
@@ -73,6 +76,9 @@ class Monitor:
         """Records scores and pictures of ``step``."""
         if not self._leader:
             return
+        last_step, last_time = self._last_log
+        if last_step == step:  # else training steps were still under way on the device when it began
+            self._times["evaluation_seconds"] = round(time.perf_counter() - last_time, 4)
         teacher = evaluation.scores["teacher"]
         metrics = {"val/mean_iou": teacher["mean_iou"]}
         metrics |= {f"val/{name}/mean_iou": s["mean_iou"] for name, s in evaluation.scores.items() if name != "teacher"}
@@ -94,13 +100,16 @@ class Monitor:
         if self._config.selection == "last" or not path.exists():
             return True
         # Of equal scores the later counts, as among the checkpoints.
-        return json.loads(path.read_text())["teacher"]["mean_iou"] <= teacher["mean_iou"]
+        return _scores(path)["teacher"]["mean_iou"] <= teacher["mean_iou"]
 
     def end_step(self, step: int) -> None:
-        """Writes the step's line of ``metrics.jsonl``, if there is anything to write."""
+        """Writes the step's lines of ``metrics.jsonl`` and ``timing.jsonl``, if there is anything to write."""
         if self._leader and self._line:
             self._metrics.write(step, self._line)
             self._line = {}
+        if self._leader and self._times:
+            self._timing.write(step, self._times)
+            self._times = {}
 
     def say(self, line: str) -> None:
         """Prints a line without tearing the progress bar."""
@@ -111,6 +120,7 @@ class Monitor:
         if self._leader:
             self._bar.close()
             self._metrics.close()
+            self._timing.close()
             self._board.close()
 
     def __enter__(self) -> "Monitor":
@@ -120,12 +130,16 @@ class Monitor:
         self.close()
 
 
+def _scores(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def final_report(workdir: pathlib.Path) -> str:
     """The per-class table of the teacher that counts, and what else was scored; from ``evaluation.json``."""
     path = workdir / "evaluation.json"
     if not path.exists():
         return "nothing was scored: the target has no labelled split"
-    scores = json.loads(path.read_text())
+    scores = _scores(path)
     lines = [describe(scores["teacher"]), format_table(scores["teacher"])]
     lines += [f"{describe(s)}: mean IoU {s['mean_iou']:.1f}" for name, s in scores.items() if name != "teacher"]
     return "\n".join(lines)

@@ -53,20 +53,21 @@ def main() -> None:
     import jax
     from tqdm import tqdm
 
-    from sean_jax.evaluation import predict
+    from sean_jax.evaluation import at_size
     from sean_jax.networks import open_network
 
     compilation_cache.enable()
     opened = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
     network, config, space = opened.run.network(), opened.run.config, opened.run.label_space
     table = _label_id_table(space.classes) if LABEL_IDS.value or SUBMISSION.value else np.zeros(0, np.uint8)
-    apply = jax.jit(lambda params, image, size: predict(network, params, image, size), static_argnums=2)
+    # Two programs, so that images of many sizes do not compile the network for each.
+    apply, enlarge = jax.jit(network.predict), jax.jit(at_size, static_argnums=1)
 
     def segment(image: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Classes and attention of ``size`` (height, width)."""
         at = image.size if NATIVE_SIZE.value else (config.width, config.height)
         inputs = np.asarray(image.resize(at, Image.Resampling.BICUBIC))
-        classes, attention = apply(opened.params, inputs[None], size)
+        classes, attention = enlarge(apply(opened.params, inputs[None]), size)
         return np.asarray(classes[0]), np.asarray(attention[0])
 
     def save_results(job: Job, image: Image.Image) -> None:

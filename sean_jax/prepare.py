@@ -35,6 +35,8 @@ _FACTS = ("label_encoding", "pairs", "sizes", "pixels")
 def main() -> None:
     """Prepares what the flags ask for, writes the report, and fails if any file is at fault and not left out."""
     args = flags.FLAGS
+    if args.report and not (folder := Path(args.report).expanduser().parent).is_dir():
+        raise UserError(f"--report={args.report}: the folder {folder} does not exist; create it first")
     dataset = load_dataset(args.dataset)
     split = args.split or next(iter(dataset.splits))
     labels = args.labels or ("resized" if dataset.split(split).labels else "none")

@@ -88,7 +88,7 @@ def _space_of(classes: tuple[str, ...]) -> str | None:
 
 
 def rescore(path: str | os.PathLike[str], protocol: str) -> dict[str, Any]:
-    """The scores of a file that ``evaluate --out`` wrote, under another protocol, from its confusion matrix.
+    """The scores of a file that ``evaluate --out`` or a run wrote, under another protocol, by its confusion matrix.
 
     Everything else that the file says of the scores stays.
 
@@ -98,6 +98,7 @@ def rescore(path: str | os.PathLike[str], protocol: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             stored = json.load(file)
+        stored = stored.get("teacher", stored)  # a run's evaluation.json holds both networks'; the teacher counts
         classes = tuple(str(name) for name in stored["classes"])
         confusion = np.array(stored["confusion_matrix"], np.int64)
         if confusion.shape != (len(classes), len(classes)) or not classes or confusion.min() < 0:
@@ -106,7 +107,7 @@ def rescore(path: str | os.PathLike[str], protocol: str) -> dict[str, Any]:
             raise ValueError(f"nothing is said of {', '.join(unsaid)}")
     except OSError as error:
         raise UserError(f"cannot read --from={path}: {error.strerror}; expected a file of evaluate --out") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"--from={path} holds no scores ({error!r}); expected a file of evaluate --out") from None
     return stored | score(confusion, classes, protocol)
 

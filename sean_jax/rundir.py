@@ -1,13 +1,17 @@
 """A run directory: what is in it, and what of it a resumed run keeps."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sean_jax.config import Config, architecture, differences
 from sean_jax.data.classes import LabelSpace
 from sean_jax.errors import UserError
+from sean_jax.files import write_whole
 from sean_jax.models.segmenter import Segmenter
 
 
@@ -84,16 +88,55 @@ def check(workdir: pathlib.Path, run: Run) -> None:
         raise UserError(f"--workdir={workdir} is not empty and holds no run (config.json); give another folder")
 
 
-def create(workdir: pathlib.Path, run: Run) -> None:
-    """Makes the directory, if it is not there, with ``config.json`` in it; where that fails, it leaves neither."""
+def check_data(workdir: pathlib.Path, data: dict[str, str]) -> None:
+    """Checks that the run already there, if any, read the same data; ``data``: see :func:`create`.
+
+    Raises:
+      UserError: a data set's description or list of images has changed.
+    """
+    before = json.loads(config_path(workdir).read_text(encoding="utf-8")).get("data", {}) if exists(workdir) else {}
+    if changed := [name for name in before if before[name] != data.get(name)]:
+        raise UserError(
+            f"--workdir={workdir} holds a run on other data: the description or the list of images of its "
+            f"{' and '.join(changed)} set has changed; restore it to resume the run, or give another --workdir"
+        )
+
+
+def create(workdir: pathlib.Path, run: Run, data: dict[str, str]) -> None:
+    """Makes the directory, if it is not there, with ``config.json`` in it; where that fails, it leaves neither.
+
+    Args:
+      data: what a set is for (source, target, scored) → :func:`sean_jax.setup.fingerprint` of it.
+    """
     if exists(workdir):
         return
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        write_json(config_path(workdir), to_json(run))
+        write_json(config_path(workdir), to_json(run) | {"data": data})
     except BaseException:
         workdir.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from training in the directory; the system gives it free when a process is killed.
+
+    Raises:
+      UserError: another process is training there.
+    """
+    directory = os.open(workdir, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(directory)
+        raise UserError(f"another process is training in --workdir={workdir}; wait for it or stop it") from None
+    except OSError:
+        pass  # a file system without locks is no reason to refuse
+    try:
+        yield
+    finally:
+        os.close(directory)
 
 
 def load(workdir: str | os.PathLike[str]) -> Run:
@@ -104,7 +147,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
     """
     path = config_path(pathlib.Path(workdir))
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return Run(Config(**content["settings"]), LabelSpace.from_dict(content["label_space"]))
     except FileNotFoundError:
         raise UserError(f"--workdir={workdir} holds no run (config.json is missing); train one there first") from None
@@ -114,18 +157,13 @@ def load(workdir: str | os.PathLike[str]) -> Run:
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON so that the file is either the old one or the whole new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one object a line, a step at most once.
+    """``metrics.jsonl`` and ``timing.jsonl``: one object a line, a step at most once.
 
-    It holds what a run computes and no times, so that two equal runs leave equal files.
+    The first holds what a run computes, so that two equal runs leave equal files; times stand in the second alone.
     """
 
     def __init__(self, path: pathlib.Path, restored_step: int):
@@ -137,9 +175,7 @@ class MetricsFile:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
         kept = [line for number, line in enumerate(whole, 1) if _step(line, path, number) <= restored_step]
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(b"".join(kept))
-        os.replace(temporary, path)
+        write_whole(path, b"".join(kept))
         self._file = path.open("a")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

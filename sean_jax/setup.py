@@ -1,5 +1,8 @@
 """From settings to what a run works with: data sets, label space, initial weights, prepared images."""
 
+import dataclasses
+import hashlib
+import json
 from typing import Any, NamedTuple
 
 from sean_jax import weights
@@ -7,6 +10,7 @@ from sean_jax.config import ARCHITECTURE, Config, choose_preset, reference_archi
 from sean_jax.data.builder import prepare
 from sean_jax.data.classes import load_label_space
 from sean_jax.data.datasets import Dataset, label_map, load_dataset
+from sean_jax.data.listing import find_pairs
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.data.sources import default_data_dir, resolve_source_dir
 from sean_jax.errors import UserError
@@ -51,16 +55,47 @@ def plan(given: dict[str, Any]) -> Plan:
     return Plan(Run(config, space), source, target, file)
 
 
-def differing_architecture(file: weights.WeightsFile, config: Config) -> list[str]:
+def differing_uses(file: weights.WeightsFile, run: Run) -> list[str]:
     """What the network that ``file`` was trained in does otherwise, as ``name: theirs, here: ours``."""
-    theirs = weights.metadata(file).get("architecture", {})
+    metadata = weights.metadata(file)
+    theirs = metadata.get("architecture", {})
     if theirs == "reference":
         theirs = reference_architecture()
-    return [
-        f"{name}: {theirs[name]}, here: {getattr(config, name)}"
-        for name in ARCHITECTURE
-        if name in theirs and theirs[name] != getattr(config, name)
-    ]
+    theirs = {name: theirs[name] for name in ARCHITECTURE if name in theirs}
+    theirs["input_convention"] = metadata["input_convention"]
+    ours: dict[str, Any] = {name: getattr(run.config, name) for name in theirs}
+    if "classes" in metadata:
+        theirs["classes"] = ", ".join(metadata["classes"]["classes"])
+        ours["classes"] = ", ".join(run.label_space.classes)
+    return [f"{name}: {theirs[name]}, here: {ours[name]}" for name in theirs if theirs[name] != ours[name]]
+
+
+def check_folders(plan: Plan, *, reads_target: bool) -> None:
+    """Looks into the folders of all sets, so that one that is missing is said before the first set is prepared.
+
+    Raises:
+      UserError: a folder is missing, or none of a set's images is in it.
+    """
+    config = plan.run.config
+    sets = [(plan.source, config.source_split, config.source_dir, "--source_dir")]
+    if reads_target:
+        sets.append((plan.target, config.target_split, config.target_dir, "--target_dir"))
+    if config.eval_split:
+        sets.append((plan.target, config.eval_split, config.target_dir, "--target_dir"))
+    for dataset, split, folder, flag in sets:
+        if folder or not dataset.generated:
+            assert config.data_dir is not None
+            root = resolve_source_dir(dataset, folder, config.data_dir, config.height, config.width, flag)
+            find_pairs(dataset, split, root, labels=False, flag=flag)
+
+
+def fingerprint(dataset: Dataset, prepared: PreparedSet) -> str:
+    """Twelve hexadecimal digits that change with a data set's description, the split, or the list of its images.
+
+    Not with the files' times, which copying changes: a run may go on where its data were moved to.
+    """
+    facts = [dataclasses.asdict(dataset), prepared.metadata["split"], prepared.names]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def prepare_training(plan: Plan, *, reads_target: bool, progress: bool) -> tuple[PreparedSet, PreparedSet | None]:

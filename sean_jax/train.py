@@ -58,6 +58,12 @@ def main() -> None:
     if any(value is not None for value in hosts):
         if None in hosts:
             raise UserError("several hosts need --coordinator_address, --host_count and --host_index, each of them")
+        assert HOSTS.value is not None
+        assert HOST.value is not None
+        if not 0 <= HOST.value < HOSTS.value:
+            raise UserError(
+                f"--host_index={HOST.value} with --host_count={HOSTS.value}; expected an index from 0 to the count - 1"
+            )
         jax.distributed.initialize(COORDINATOR.value, HOSTS.value, HOST.value)
     from sean_jax.loop import train
     from sean_jax.setup import plan

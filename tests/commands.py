@@ -38,7 +38,10 @@ class Result(NamedTuple):
 
 
 class Command:
-    """A command under way: ``Command(folder, "train", seed=1)`` runs ``python -m sean_jax.train --seed=1``."""
+    """A command under way: ``Command(folder, "train", seed=1)`` runs ``python -m sean_jax.train --seed=1``.
+
+    A name that ends in ``.py`` is a script of ``experiments/``.
+    """
 
     def __init__(self, folder: pathlib.Path, name: str, *words: str, devices=1, file_limit=None, fresh=False, **flags):
         """``folder``: for the output; ``file_limit``: bytes that a file may have, as if the disk were full then."""
@@ -46,11 +49,12 @@ class Command:
         self._files = [folder / f"{name}.{i}.{end}" for i in [len(os.listdir(folder))] for end in ("out", "err")]
         arguments = [f"--{key}={value}" for key, value in flags.items()] + list(words)
         environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        module = f"sean_jax.{name}"
+        script = name.endswith(".py")
+        module = str(ROOT / "experiments" / name) if script else f"sean_jax.{name}"
         if fresh:
             environment = os.environ | environment | {key.upper(): str(value) for key, value in CACHE.items()}
             with self._files[0].open("w") as out, self._files[1].open("w") as err:
-                line = [sys.executable, "-m", module, *arguments]
+                line = [sys.executable, *([] if script else ["-m"]), module, *arguments]
                 self._process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=out, stderr=err)
         else:
             files = [str(file) for file in self._files]
@@ -107,4 +111,8 @@ def _run(module: str, arguments: list[str], files: list[str], environment: dict,
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if module.endswith(".py"):
+        sys.path.insert(0, os.path.dirname(module))  # as Python does for a script
+        runpy.run_path(module, run_name="__main__")
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)

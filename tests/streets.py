@@ -1,4 +1,4 @@
-"""Tiny folders in the layouts of GTA-5 and Cityscapes, drawn at random: blocks of classes, each with its grey."""
+"""Tiny folders in the layouts of GTA-5, Cityscapes and CamVid: blocks of classes, each with its grey, at random."""
 
 import pathlib
 
@@ -36,4 +36,17 @@ def cityscapes(root: pathlib.Path, labels: bool = True) -> pathlib.Path:
             label = root / f"gtFine/{name}_gtFine_labelIds.png" if labels else None
             size = (48, 40) if split == "val" and i in (1, 2) else (64, 32)
             pair(root / f"leftImg8bit/{name}_leftImg8bit.png", label, 100 + i + 10 * (split == "val"), size)
+    return root
+
+
+def camvid(root: pathlib.Path) -> pathlib.Path:
+    """As the experiments on CamVid want it; the dusk drive has all of its 62 frames, so that it has two halves."""
+    for split, count in (("day_train", 3), ("day_val", 2), ("dusk_train", 62)):
+        for i in range(count):
+            image = root / split / "images" / f"0001TP_{i:06d}.jpg"
+            pair(image, None, 200 + i, (24, 16))
+            ids = np.random.default_rng(i).integers(0, 12, (16, 24)).astype(np.uint8)
+            label = root / split / "labels" / f"{image.stem}.png"
+            label.parent.mkdir(exist_ok=True)
+            Image.fromarray(ids).save(label)
     return root

@@ -147,6 +147,13 @@ def test_differences_name_old_and_new_and_pass_over_places():
     assert found == ["gone: 1 → None", "seed: 0 → 1"]
 
 
+def test_of_toml_files_the_path_is_no_difference():
+    """What they say is compared by the data's fingerprints and the label space."""
+    old = {"source": "mine.toml", "target": "cityscapes"}
+    assert differences(old, {"source": "/moved/mine.toml", "target": "cityscapes"}) == []
+    assert differences(old, {"source": "gta5", "target": "cityscapes"}) == ["source: 'mine.toml' → 'gta5'"]
+
+
 @pytest.mark.parametrize(
     "content", ["", "name = ", 'name = "x"\n', '[[classes]]\nname = "a"\n[[classes]]\nname = "a"\n']
 )

@@ -79,6 +79,7 @@ def test_the_input_size_can_be_another(evaluate, finished, tmp_path):
         ({"protocol": "12"}, ("--protocol=12", "cca-13"), 2),
         ({"batch_size": 0}, ("--batch_size=0",), 2),
         ({"height": 8}, ("--height=8", "16"), 2),
+        ({"workdir": None, "from": "x.json", "height": 99}, ("--from", "leave out --height"), 1),
         ({"out": "/nowhere/scores.json"}, ("--out=/nowhere/scores.json", "/nowhere"), 1),
     ],
 )

@@ -123,6 +123,14 @@ def test_files_that_hold_no_scores(tmp_path, content, message):
         rescore(tmp_path / "gone.json", "all")
 
 
+def test_a_runs_own_evaluation_is_scored_again_by_its_teacher(tmp_path):
+    student, teacher = (random_matrix(19) + i for i in range(2))
+    both = {"teacher": stored(teacher, CITYSCAPES_CLASSES), "student": stored(student, CITYSCAPES_CLASSES)}
+    (tmp_path / "evaluation.json").write_text(json.dumps(both))
+    again = rescore(tmp_path / "evaluation.json", "16-of-19")
+    assert again.items() >= score(teacher, CITYSCAPES_CLASSES, "16-of-19").items()
+
+
 def test_the_command_needs_no_network(tmp_path):
     file, out = tmp_path / "scores.json", tmp_path / "again.json"
     file.write_text(json.dumps(stored(random_matrix(19), CITYSCAPES_CLASSES)))

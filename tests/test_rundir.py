@@ -25,14 +25,14 @@ def test_what_was_written_is_read_again(tmp_path):
     workdir = tmp_path / "deep" / "run"
     rundir.check(workdir, RUN)
     assert not workdir.exists()
-    rundir.create(workdir, RUN)
+    rundir.create(workdir, RUN, {})
     assert rundir.load(workdir) == RUN
     rundir.check(workdir, RUN)
     assert os.listdir(workdir) == ["config.json"]
 
 
 def test_a_run_of_another_configuration_is_refused_and_the_differences_are_named(tmp_path):
-    rundir.create(tmp_path, RUN)
+    rundir.create(tmp_path, RUN, {})
     other = changed(seed=1, noise_std=0.1)._replace(label_space=LABEL_SPACES["16"])
     with pytest.raises(UserError, match=r"noise_std: 25\.5 → 0\.1; seed: 0 → 1; the label space") as error:
         rundir.check(tmp_path, other)
@@ -41,12 +41,12 @@ def test_a_run_of_another_configuration_is_refused_and_the_differences_are_named
 
 @pytest.mark.parametrize("place", ["source_dir", "target_dir", "data_dir"])
 def test_places_may_differ(tmp_path, place):
-    rundir.create(tmp_path, RUN)
+    rundir.create(tmp_path, RUN, {})
     rundir.check(tmp_path, changed(**{place: "/elsewhere"}, loader="grain"))
 
 
 def test_every_other_setting_may_not_differ(tmp_path):
-    rundir.create(tmp_path, RUN)
+    rundir.create(tmp_path, RUN, {})
     free = {"source_dir", "target_dir", "data_dir", "loader"}
     for name in {field.name for field in dataclasses.fields(Config)} - free:
         with pytest.raises(UserError, match=f"{name}: "):
@@ -68,7 +68,7 @@ def test_a_configuration_that_cannot_be_written_leaves_no_folder(tmp_path, monke
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        rundir.create(tmp_path / "run", RUN)
+        rundir.create(tmp_path / "run", RUN, {})
     assert os.listdir(tmp_path) == []
 
 
@@ -100,3 +100,11 @@ def test_a_damaged_line_of_metrics_is_named_and_the_file_kept(tmp_path, line):
         rundir.MetricsFile(path, 5)
     assert path.read_text() == f'{{"step": 1}}\n{line}\n'
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+def test_a_directory_is_one_process_at_a_time(tmp_path):
+    refused = pytest.raises(UserError, match="another process is training")
+    with rundir.claimed(tmp_path), refused, rundir.claimed(tmp_path):
+        pass
+    with rundir.claimed(tmp_path):
+        pass

@@ -181,10 +181,20 @@ def test_another_configuration_is_refused_with_the_settings_named(run_copy, trai
     assert train(workdir=run_copy, loader="grain").code == 0  # where things lie and how they are read may differ
 
 
-def test_interrupt_is_one_line(roads, tmp_path):
+def test_other_data_are_another_run(run_copy, train):
+    """Its description, say, gives other ids to the classes: neither a setting nor the label space shows that."""
+    config = json.loads((run_copy / "config.json").read_text())
+    assert set(config["data"]) == {"source", "target", "scored"}
+    config["data"]["source"] = "another"
+    (run_copy / "config.json").write_text(json.dumps(config))
+    assert_refused(train(workdir=run_copy), "train", "list of images of its source set has changed")
+
+
+def test_a_second_process_is_kept_out_and_interrupt_is_one_line(roads, train, tmp_path):
     command = Command(tmp_path / "output", "train", workdir=tmp_path / "run", **roads | {"steps": 100_000})
     while command.running() and not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
         time.sleep(0.01)
+    assert_refused(train(workdir=tmp_path / "run", steps=100_000), "train", "another process is training in --workdir")
     command.send(signal.SIGINT)
     assert_refused(command.result(), "train", "interrupted", code=130)
 
@@ -299,6 +309,17 @@ def test_a_damaged_data_set_is_one_line_and_no_run(train, tmp_path, damage, part
     assert not (tmp_path / "run").exists()
     # The target's sets are prepared first and whole, and may stay; nothing of the source may.
     assert not list((tmp_path / "data" / "prepared_images").glob("gta5*"))
+
+
+def test_a_missing_folder_is_said_before_anything_is_prepared(train, tmp_path):
+    result = train(workdir=tmp_path / "run", source_dir=tmp_path / "gone", data_dir=tmp_path / "data")
+    assert_refused(result, "train", "--source_dir", "is not a folder")
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_hosts_are_one_line(train, tmp_path):
+    hosts = {"coordinator_address": "localhost:1", "host_count": 2, "host_index": 2}
+    assert_refused(train(workdir=tmp_path / "run", **hosts), "train", "--host_index=2 with --host_count=2")
 
 
 def test_a_folder_that_holds_no_run_is_refused(train, tmp_path):

@@ -6,6 +6,7 @@ before it: a run starts again at any step at once, and each host finds its share
 """
 
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -86,6 +87,12 @@ def elements(
         if failures:
             raise UserError(failures[0]) from None
         raise
+
+
+def check_loader(loader: str) -> None:
+    """Raises UserError if the engine needs TensorFlow and it is not installed; does not import it."""
+    if loader == "tf_data" and importlib.util.find_spec("tensorflow") is None:
+        raise _no_tensorflow(ImportError("No module named 'tensorflow'"))
 
 
 def _no_tensorflow(error: ImportError) -> UserError:

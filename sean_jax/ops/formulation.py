@@ -18,6 +18,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from sean_jax.errors import UserError
+
 VARIABLE = "SEAN_JAX_FORMULATION"
 CHOICES = ("auto", "plain", "gpu")
 
@@ -55,7 +57,7 @@ def derivative_of(operation: Op) -> Derivative:
 def _choose(plain: Callable[..., Any], gpu: Callable[..., Any], *args: jax.Array) -> Any:
     chosen = os.environ.get(VARIABLE, "auto")
     if chosen not in CHOICES:
-        raise ValueError(f"{VARIABLE}={chosen}; expected one of {', '.join(CHOICES)}")
+        raise UserError(f"{VARIABLE}={chosen}; expected one of {', '.join(CHOICES)}")
     if plain is gpu or chosen == "plain":
         return plain(*args)
     return gpu(*args) if chosen == "gpu" else lax.platform_dependent(*args, cuda=gpu, default=plain)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from sean_jax.errors import UserError
 from sean_jax.ops import convolution, formulation
 
 # (batch, height, width, channels in, channels out): odd sizes, maps smaller than the dilation, single cells.
@@ -164,5 +165,5 @@ def test_no_choice_is_left_in_the_compiled_program():
 
 def test_an_unknown_choice_is_refused(monkeypatch):
     monkeypatch.setenv(formulation.VARIABLE, "fast")
-    with pytest.raises(ValueError, match="SEAN_JAX_FORMULATION=fast; expected one of auto, plain, gpu"):
+    with pytest.raises(UserError, match="SEAN_JAX_FORMULATION=fast; expected one of auto, plain, gpu"):
         convolution.dilated_conv3x3(*_arrays(SHAPES[0])[:2], 2)

@@ -1,0 +1,36 @@
+"""``python -m sean_jax.report``: one HTML page about a run, or about several beside each other; opens offline."""
+
+import logging
+import pathlib
+
+from absl import flags
+
+from sean_jax import cli
+from sean_jax.errors import UserError
+
+WORKDIR = flags.DEFINE_multi_string("workdir", None, "run directory; several are compared")
+OUT = flags.DEFINE_string("out", None, "file for the page; default: report.html in the first run directory")
+
+
+def main() -> None:
+    if not WORKDIR.value:
+        raise UserError("--workdir is needed: a run directory, as sean_jax.train leaves it; several are compared")
+    out = pathlib.Path(OUT.value or pathlib.Path(WORKDIR.value[0], "report.html"))
+    if OUT.value and not out.parent.is_dir():
+        raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of fonts that it looks for once
+    from sean_jax.files import write_whole
+    from sean_jax.reporting.page import findings, render
+    from sean_jax.reporting.rundata import load_runs
+
+    runs = load_runs(WORKDIR.value)
+    content = render(runs).encode(errors="replace")
+    write_whole(out, content)
+    found = findings(runs)
+    for run, text in found:
+        print(f"{run}: {text}" if run and len(runs) > 1 else text)
+    print(f"wrote {out}: {len(content) / 1e6:.1f} MB, {len(found)} warnings")
+
+
+if __name__ == "__main__":
+    cli.run(main, "sean_jax.report")

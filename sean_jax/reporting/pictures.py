@@ -1,0 +1,59 @@
+"""A run's pictures as part of a page: some steps of many, small enough to be embedded."""
+
+import base64
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sean_jax.visualize import heat_map
+
+SHOWN = 4  # steps of a run
+# Pixels: 320 for each of a panel's five pictures. A full-size panel of Cityscapes has 5136 and ten megabytes.
+WIDEST = 1600
+
+
+class Picture(NamedTuple):
+    """A panel at a step: a ``data:`` address, or None where the file cannot be read."""
+
+    step: int
+    address: str | None
+    width: int = 0
+    height: int = 0
+    shrunk: bool = False
+
+
+def spread(steps: Sequence[int], most: int = SHOWN) -> list[int]:
+    """At most ``most`` of the steps, spread evenly from the first to the last."""
+    if not steps:
+        return []
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
+    return [steps[place] for place in places]
+
+
+def embed(step: int, path: pathlib.Path) -> Picture:
+    """The picture in a file, losslessly if it is small enough, otherwise shrunk to :data:`WIDEST`."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            if picture.width <= WIDEST:
+                return Picture(step, _address("png", content), *picture.size)
+            size = WIDEST, max(1, round(picture.height * WIDEST / picture.width))
+            file = io.BytesIO()
+            picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", quality=88)
+            return Picture(step, _address("webp", file.getvalue()), *size, shrunk=True)
+    except (OSError, ValueError, SyntaxError):  # what Pillow raises for a file cut off, as a killed process leaves it
+        return Picture(step, None)
+
+
+def heat_colors(count: int = 13) -> list[str]:
+    """The colours of attention from 0 to 1, evenly spaced, as ``#rrggbb``."""
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in heat_map(np.linspace(0, 1, count)[None])[0].tolist()]
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,137 @@
+"""Warnings: each fires on a run made to smell of it, and none on a healthy one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sean_jax import protocols
+from sean_jax.data.classes import LabelSpace
+from sean_jax.reporting import checks
+from sean_jax.reporting.rundata import RunData
+
+CLASSES = ("road", "car", "sky", "pole")
+SPACE = LabelSpace("four", CLASSES, ((1, 2, 3),) * 4, ((),) * 4)
+SETTINGS = {
+    **{"steps": 400, "method": "sean", "source": "game", "target": "camera", "selection": "last"},
+    **{"attention": True, "attention_threshold": 0.3, "eval_split": "val"},
+}
+CONFUSION = [[80, 5, 5, 0], [5, 70, 5, 0], [2, 2, 60, 2], [0, 2, 2, 9]]
+
+
+def scores(confusion=CONFUSION, mean_iou=60.0, **changes) -> dict:
+    matrix = np.array(confusion, float)
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    iou = {name: 100 * i / u if u else None for name, i, u in zip(CLASSES, np.diag(matrix), union, strict=True)}
+    said = dict.fromkeys(protocols.COMPARABLE, "as ever")
+    return said | {"mean_iou": mean_iou, "iou": iou, "classes": list(CLASSES), "confusion_matrix": confusion} | changes
+
+
+def lines(count=40, **changes) -> list[dict]:
+    """Losses that fall throughout, with noise, and a mask that keeps half; functions of the fraction of the run."""
+    noise = np.random.default_rng(0).normal(scale=0.02, size=count)
+    made = {
+        "train/loss": lambda t: 1.2 - t,
+        "train/loss_segmentation": lambda t: 1.1 - t,
+        "train/loss_consistency": lambda t: 0.1 * t,
+        "train/kept_pixels": lambda t: 0.5,
+    } | changes
+    steps = np.arange(1, count + 1) * (400 // count)
+    return [
+        {"step": int(s)} | {k: float(f(s / 400) + n) for k, f in made.items()}
+        for s, n in zip(steps, noise, strict=True)
+    ]
+
+
+HEALTHY = RunData(
+    "run", SETTINGS, SPACE, metrics=lines(), scores={"teacher": scores(), "student": scores(mean_iou=58.0)}
+)
+
+
+def changed(settings=None, metrics=None, teacher=None, student=None, **changes) -> RunData:
+    run = dataclasses.replace(HEALTHY, settings=SETTINGS | (settings or {}), **changes)
+    if metrics is not None:
+        run = dataclasses.replace(run, metrics=metrics)
+    entries = {"teacher": teacher or scores(), "student": student or scores(mean_iou=58.0)}
+    return run if "scores" in changes else dataclasses.replace(run, scores=entries)
+
+
+def test_a_healthy_run_gives_no_warning():
+    assert checks.check_run(HEALTHY) == []
+    assert checks.check_comparison([HEALTHY, HEALTHY]) == []
+
+
+ONE_CLASS = [[90, 0, 0, 0], [80, 0, 0, 0], [66, 0, 0, 0], [13, 0, 0, 0]]
+NO_POLE = [[80, 5, 5, 0], [5, 70, 5, 0], [2, 2, 60, 2], [0, 2, 11, 0]]
+POLE_UNTRUE = [[80, 5, 5, 0], [5, 70, 5, 0], [2, 2, 60, 2], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("check", "run", "parts"),
+    [
+        (checks.unfinished, changed(metrics=lines()[:10]), ("100 of 400",)),
+        (checks.unfinished, changed(metrics=[]), ("nothing", "400")),
+        (
+            checks.oracle_selection,
+            changed({"selection": "oracle"}, teacher=scores(step=300)),
+            ("step 300", "camera/val"),
+        ),
+        (checks.oracle_selection, changed({"selection": "oracle"}, scores={}), ("camera/val",)),
+        (checks.collapse, changed(teacher=scores(ONE_CLASS)), ("predicts 1 ", "has 4", "road", "100%", "36%")),
+        (checks.mask, changed(metrics=lines(**{"train/kept_pixels": lambda t: 0.002 * (t < 2)})), ("threshold 0.3",)),
+        (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 0.0}]), ("0.0%", "hardly anything")),
+        (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 1.0}]), ("100.0%", "does nothing")),
+        (checks.teacher_worse, changed(student=scores(mean_iou=61.0)), ("60.0", "61.0")),
+        (
+            checks.losses,
+            changed(metrics=lines(**{"train/loss": lambda t: abs(t - 0.6) + 0.5})),
+            ("total loss rose", "→"),
+        ),
+        (
+            checks.losses,
+            changed(metrics=lines(**{"train/loss_segmentation": lambda t: 0.5})),
+            ("no longer falls", "0.5"),
+        ),
+        (checks.zero_iou, changed(teacher=scores(NO_POLE)), ("1 of 4", "pole")),
+        (checks.zero_iou, changed(teacher=scores(POLE_UNTRUE)), ("1 of 4", "no label holds pole")),
+    ],
+)
+def test_a_smell_is_one_sentence_with_its_numbers(check, run, parts):
+    sentence = check(run)
+    assert sentence in checks.check_run(run)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    for part in parts:
+        assert part in sentence, sentence
+
+
+@pytest.mark.parametrize(
+    ("check", "run"),
+    [
+        (checks.collapse, changed(scores={})),
+        (checks.collapse, changed(teacher=scores(NO_POLE))),  # three of four classes: not a collapse
+        (checks.mask, changed({"attention": False}, metrics=[{"step": 400, "train/kept_pixels": 1.0}])),
+        (checks.mask, changed(metrics=[{"step": 400, "train/loss": 1.0}])),  # source_only
+        (checks.mask, changed(metrics=lines(**{"train/kept_pixels": lambda t: 1.0 if t < 0.5 else 0.6}))),
+        (checks.teacher_worse, changed(student=scores(mean_iou=60.4))),  # within the noise
+        (checks.teacher_worse, changed(scores={"teacher": scores()})),
+        (checks.losses, changed(metrics=lines(12, **{"train/loss": lambda t: 1 + t}))),  # too few to say
+        (checks.losses, changed(metrics=lines(**{"train/loss_consistency": lambda t: t}))),  # rightly grows
+        (checks.zero_iou, changed(scores={})),
+    ],
+)
+def test_what_is_no_smell(check, run):
+    assert check(run) is None
+
+
+def test_scores_that_cannot_be_compared_are_named():
+    other = dataclasses.replace(changed(teacher=scores(split="test")), name="other")
+    (sentence,) = checks.check_comparison([HEALTHY, other])
+    assert "run and other" in sentence
+    assert "split as ever and test" in sentence
+    fewer = changed(scores={"teacher": scores() | {"classes": ["road"]}})
+    assert "4 and 1 classes" in checks.check_comparison([HEALTHY, fewer])[0]
+
+
+def test_what_is_compared_is_what_a_table_of_scores_compares():
+    assert checks.COMPARABLE == protocols.COMPARABLE

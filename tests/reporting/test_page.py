@@ -1,0 +1,205 @@
+"""The page of a run: needs nothing else, says everything, stands what a run may look like."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from sean_jax.data.classes import LABEL_SPACES
+from sean_jax.reporting.page import render
+from sean_jax.reporting.rundata import load_runs
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, and the text; checks that every tag is closed."""
+
+    def __init__(self, content: str):
+        super().__init__()
+        self.content, self.tags, self.text, self._open = content, [], "", []
+        self.feed(content)
+        assert not self._open, self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def warnings(self) -> str:
+        found = re.search(r'<section class="warnings">.*?</section>', self.content, re.DOTALL)
+        return found[0] if found else ""
+
+
+def page_of(*workdirs) -> Page:
+    return Page(render(load_runs([str(workdir) for workdir in workdirs])))
+
+
+@pytest.fixture(scope="module")
+def page(finished) -> Page:
+    return page_of(finished)
+
+
+def rewrite(path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def keep_metrics(run, keep) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in line.items() if keep(line["step"], k)} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept if line))
+
+
+# The page
+
+
+def test_nothing_outside_the_page_is_referred_to(page):
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "xlink:href", "srcset", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/")), (tag, attributes[name])
+    assert "url(" not in page.content
+    assert "@import" not in page.content
+    assert set(re.findall(r"https?://[^\"\s]*", page.content)) == {"http://www.w3.org/1999/xlink"}
+    assert "default-src 'none'" in page.content
+
+
+def test_names_within_the_page_are_unique_and_there(page):
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+    for _, attributes in page.tags:
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#losses").removeprefix("#") in names
+
+
+def test_everything_is_on_the_page(page, finished):
+    for name in LABEL_SPACES["19"].classes:
+        assert name in page.text
+    for part in ("Total loss", "Segmentation loss", "Consistency loss", "Kept pixels", "Mean IoU", "Images per second"):
+        assert part in page.text
+    for name in ("attention_threshold", "learning_rate", "0.001", "gta5 → cityscapes", "4 of 4", "step 4, last"):
+        assert name in page.text
+    scores = json.loads((finished / "evaluation.json").read_text())
+    for network in ("teacher", "student"):
+        assert f"{scores[network]['mean_iou']:.1f}" in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == 2  # steps 2 and 4
+    assert "currentColor" in page.content
+    assert "#010203" not in page.content
+
+
+def test_the_confusion_matrix_is_normalised_by_rows(page, finished):
+    cells = [
+        float(attributes["style"].removeprefix("--part:"))
+        for tag, attributes in page.tags
+        if tag == "td" and "title" in attributes
+    ]
+    matrix = np.array(json.loads((finished / "evaluation.json").read_text())["teacher"]["confusion_matrix"], float)
+    wanted = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    np.testing.assert_allclose(np.reshape(cells, matrix.shape), wanted, atol=0.0006)
+
+
+HOSTILE = "<script>alert('1')</script> $\\frac{1$ \"&"
+
+
+def test_hostile_names_are_text(run_copy):
+    run = run_copy.rename(run_copy.with_name("<b>&\"'"))
+    _rename(run, "road", HOSTILE)
+    rewrite(run / "config.json", lambda c: c["settings"].update(source='"><img src=x onerror=alert(1)>'))
+    page = page_of(run)
+    assert not {"script", "b"} & {tag for tag, _ in page.tags}
+    assert not [a for tag, a in page.tags if tag == "img" and not a["src"].startswith("data:")]
+    assert HOSTILE in page.text
+    assert page.tags[0] == ("html", {"lang": "en"})
+    assert any(f"IoU of {HOSTILE}" == attributes.get("aria-label") for _, attributes in page.tags)
+
+
+def _rename(run, old, new):
+    def change(content):
+        content["label_space"]["classes"][content["label_space"]["classes"].index(old)] = new
+
+    rewrite(run / "config.json", change)
+    for name in ("metrics.jsonl", "evaluation.json"):
+        text = (run / name).read_text()
+        text = text.replace(f'"{old}"', json.dumps(new)).replace(f'/{old}"', "/" + json.dumps(new)[1:])
+        (run / name).write_text(text)
+
+
+# What a run may lack
+
+
+def test_an_unfinished_run(run_copy):
+    keep_metrics(run_copy, lambda step, _: step < 3)
+    with (run_copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "trai')
+    (run_copy / "pictures" / "step_000004.png").write_bytes(b"\x89PNG cut off")
+    page = page_of(run_copy)
+    assert "unfinished: the last recorded step is 2 of 4" in page.warnings()
+    assert "cannot be read" in page.text
+
+
+def test_a_run_that_has_only_begun(run_copy):
+    for name in ("metrics.jsonl", "timing.jsonl", "evaluation.json"):
+        (run_copy / name).unlink()
+    shutil.rmtree(run_copy / "pictures")
+    page = page_of(run_copy)
+    assert "nothing is recorded yet of its 4 steps" in page.warnings()
+    for said in ("No losses", "no kept pixels", "no evaluation so far", "No pictures", "no timing.jsonl"):
+        assert said in page.text
+
+
+def test_a_target_without_labels(run_copy):
+    (run_copy / "evaluation.json").unlink()
+    shutil.rmtree(run_copy / "pictures")
+    keep_metrics(run_copy, lambda _, key: not key.startswith("val/"))
+    rewrite(run_copy / "config.json", lambda c: c["settings"].update(eval_split=None))
+    page = page_of(run_copy)
+    assert "nothing is scored: the target has no labelled split" in page.text
+    assert "IoU by class" not in page.text
+
+
+def _make_source_only(run):
+    rewrite(run / "config.json", lambda c: c["settings"].update(method="source_only", seed=1))
+    keep_metrics(run, lambda _, key: key not in ("train/loss_consistency", "train/kept_pixels"))
+
+
+def test_source_only_has_no_mask(run_copy):
+    _make_source_only(run_copy)
+    page = page_of(run_copy)
+    assert "method source_only has no mask" in page.text
+    assert "Consistency loss" not in page.text
+    assert "mask keeps" not in page.warnings()
+
+
+# Several runs
+
+
+def test_a_comparison_names_the_differing_settings_and_every_run(finished, run_copy):
+    _make_source_only(run_copy)
+    page = page_of(finished, run_copy)
+    differing = page.content.split("Settings in which the runs differ")[1].split("</table>")[0]
+    assert re.findall(r'<th scope="row">(\w+)', differing) == ["method", "seed"]
+    assert re.findall(r"<td>([^<]*)", differing) == ["sean", "source_only", "0", "1"]
+    assert page.text.count(f"{finished.name}, teacher") == 2  # the chart's legend and the table of evaluations
+    assert f"{run_copy.name} − {finished.name}" in page.text
+    assert "run: method source_only has no mask" in " ".join(page.text.split())
+
+
+def test_runs_of_one_name_are_told_apart(finished, tmp_path):
+    for place in ("a", "b"):
+        shutil.copytree(finished, tmp_path / place / "run")
+    runs = load_runs([str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")])
+    assert [run.name for run in runs] == ["a/run", "b/run"]

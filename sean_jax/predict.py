@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import flags
-from PIL import Image, ImageOps
+from PIL import Image
 
 from sean_jax import cli, compilation_cache, submission, visualize
+from sean_jax.data import labels
 from sean_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
@@ -140,12 +141,13 @@ def check_image(path: pathlib.Path) -> None:
     """Looks at a file's first bytes only, so that many can be checked before the first is segmented.
 
     Raises:
-      UserError: it is no image, or smaller than the network bears.
+      UserError: it is no image that we can read, or smaller than the network bears.
     """
     from sean_jax.models.segmenter import MIN_SIZE
 
     with _image_errors(path), Image.open(path) as image:
         width, height = image.size
+        labels.check_range(image)
     if min(width, height) < MIN_SIZE:
         raise UserError(f"{path} is {width}x{height} pixels; expected at least {MIN_SIZE}x{MIN_SIZE}")
 
@@ -157,14 +159,14 @@ def read_image(path: pathlib.Path) -> Image.Image:
       UserError: it cannot be read.
     """
     with _image_errors(path), Image.open(path) as file:
-        return ImageOps.exif_transpose(file).convert("RGB")
+        return labels.to_rgb(file)
 
 
 @contextlib.contextmanager
 def _image_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, labels.BadFileError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}); mend or remove it") from None
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from sean_jax import visualize
 from sean_jax.data.classes import LABEL_SPACES
 from sean_jax.errors import UserError
-from sean_jax.predict import find_images
+from sean_jax.predict import find_images, read_image
 
 PALETTE = LABEL_SPACES["19"].palette
 
@@ -86,6 +86,11 @@ def _truncated(folder):
     (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:-300])
 
 
+def _of_no_range(folder):
+    streets.pair(folder / "a.png", None, 0)
+    Image.new("F", (32, 32)).save(folder / "z.tif")
+
+
 def _too_small(folder):
     streets.pair(folder / "a.png", None, 0)
     Image.new("RGB", (15, 15)).save(folder / "z.png")
@@ -105,6 +110,7 @@ def _nothing(folder):
     [
         (_not_an_image, ("a.png", "cannot be read as an image")),
         (_truncated, ("a.png", "cannot be read as an image")),
+        (_of_no_range, ("z.tif", "cannot be read as an image", "TIFF of mode F; expected 8 or 16 bits")),
         (_too_small, ("z.png", "15x15", "at least 16x16")),
         (_colliding, ("a.jpg", "a.png", "would both be written")),
         (_nothing, ("names no image",)),
@@ -139,6 +145,12 @@ def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_picture(predict, tmp_pa
     assert_refused(result, "predict", "cannot write", "free space")
     assert "in_overlay.png" not in os.listdir(tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_16_bit_grey_is_not_clipped(tmp_path):
+    values = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 7
+    Image.fromarray(values).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "x.png"))[..., 1], values >> 8)
 
 
 # Which files

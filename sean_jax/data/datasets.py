@@ -15,7 +15,7 @@ from sean_jax.errors import UserError
 LABEL_ENCODINGS = {
     "ids": "one channel (grey or palette) whose values are the data set's own ids",
     "train_ids": "one channel whose values are Cityscapes' trainIds: 0-18, and 255 for ignored pixels",
-    "rgb": "8-bit RGB, a colour for each class",
+    "rgb": "8-bit RGB or a palette of colours, one for each class",
     "red16": "16-bit RGB PNG with the id in the red channel, as SYNTHIA's",
 }
 # Cityscapes' trainIds 0-18 in order; a copy of a data set that holds them means these classes, 255 none.

@@ -31,30 +31,43 @@ class _File:
     def __init__(self, path: str):
         self.path = Path(path).expanduser()
         try:
-            self.text = self.path.read_text(encoding="utf-8")
+            self.text = self.path.read_text(encoding="utf-8-sig")  # some editors write a mark first
             self.data: dict[str, Any] = tomllib.loads(self.text)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; expected a TOML file") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not valid TOML: {error}") from None
 
-    def fail(self, message: str, key: str = "", table: str = "", number: int = 0) -> NoReturn:
-        """Raises a UserError; ``key`` is looked for after the ``number``-th header of ``table``."""
-        lines = self.text.splitlines()
-        first = 0
-        if table:
-            headers = [i for i, line in enumerate(lines) if re.match(rf"\s*\[+\s*{re.escape(table)}\s*\]+", line)]
-            if number < len(headers):
-                first = headers[number]
-        found = [i for i in range(first, len(lines)) if key and re.match(rf"\s*{re.escape(key)}\s*[=.]", lines[i])]
-        line = found[0] if found else first if table else None
-        place = f"{self.path}, line {line + 1}" if line is not None else f"{self.path}"
-        raise UserError(f"{place}: {message}")
+    def fail(self, message: str, *keys: str | int) -> NoReturn:
+        """Raises a UserError; ``keys`` lead to what is wrong, as in ``data[keys[0]][keys[1]]``, or to what lacks it."""
+        line = self._line(keys)
+        raise UserError(f"{self.path}, line {line}: {message}" if line else f"{self.path}: {message}")
 
-    def known_keys(self, table: dict[str, Any], known: tuple[str, ...], header: str = "", number: int = 0) -> None:
+    def _line(self, keys: tuple[str | int, ...]) -> int | None:
+        """The line on which the statement begins that gives ``keys`` a value, or else the table that should hold it.
+
+        What the file's first lines mean by themselves is what tells: TOML can be written in too many ways to be
+        searched for a key.
+        """
+        if not keys:
+            return None
+        lines = self.text.split("\n")
+        begin = 0
+        for end in range(1, len(lines) + 1):
+            try:
+                data: Any = tomllib.loads("\n".join(lines[:end]))
+                begin, statement = end, begin
+                for key in keys:
+                    data = data[key]
+            except (tomllib.TOMLDecodeError, LookupError, TypeError):  # within a statement, or not there yet
+                continue
+            return statement + 1
+        return self._line(keys[:-1])
+
+    def known_keys(self, table: dict[str, Any], known: tuple[str, ...], *keys: str | int) -> None:
         for key in table:
             if key not in known:
-                self.fail(f"unknown key {key!r}; expected one of {', '.join(known)}", key, header, number)
+                self.fail(f"unknown key {key!r}; expected one of {', '.join(known)}", *keys, key)
 
 
 def read_label_space(path: str) -> LabelSpace:
@@ -74,6 +87,10 @@ def read_dataset(path: str) -> Dataset:
     label_format = file.data.get("label_format", "ids")
     if label_format not in _LABEL_FORMATS:
         file.fail(f"label_format is {label_format!r}; expected one of {', '.join(_LABEL_FORMATS)}", "label_format")
+    wrong, right = ("ids", "colors") if label_format == "rgb" else ("colors", "ids")
+    if f"ignored_{wrong}" in file.data:
+        message = f"ignored_{wrong} means nothing to label_format {label_format!r}; give ignored_{right}"
+        file.fail(message, f"ignored_{wrong}")
     splits = _splits(file)
     labelled = [split for split in splits if splits[split].labels]
     if not labelled and "classes" not in file.data:  # a target of adaptation alone: nothing reads its label space
@@ -116,45 +133,46 @@ def _labelled_split(file: _File, key: str, labelled: list[str], default: str | N
 def _splits(file: _File) -> dict[str, Split]:
     tables = file.data.get("splits")
     if not isinstance(tables, dict) or not tables:
-        file.fail("no splits; expected at least one table such as [splits.train] with images and labels")
+        file.fail("no splits; expected at least one table such as [splits.train] with images and labels", "splits")
     splits = {}
     for name, table in tables.items():
-        header = f"splits.{name}"
         if not _NAME.fullmatch(name) or not isinstance(table, dict):
             file.fail(
-                f"split {name!r}; expected a table [splits.NAME], NAME of lower-case letters and digits", "", header
+                f"split {name!r}; expected a table [splits.NAME], NAME of lower-case letters and digits", "splits", name
             )
-        file.known_keys(table, _SPLIT_KEYS, header)
+        file.known_keys(table, _SPLIT_KEYS, "splits", name)
         images, labels = table.get("images"), table.get("labels")
         if not isinstance(images, str) or not (labels is None or isinstance(labels, str)):
-            file.fail("expected images, and labels where there are any, as patterns such as 'images/*.png'", "", header)
+            message = "expected images, and labels where there are any, as patterns such as 'images/*.png'"
+            file.fail(message, "splits", name)
         for key, pattern in (("images", images), ("labels", labels)):
             if pattern is None:
                 continue
             if ".." in pattern or "**" in pattern or pattern.startswith("~"):
-                file.fail(f"{key} is {pattern!r}; expected a path without '~', '..' and '**'", key, header)
+                file.fail(f"{key} is {pattern!r}; expected a path without '~', '..' and '**'", "splits", name, key)
             if key == "images" and pattern.startswith("/"):
-                file.fail(f"images is {pattern!r}; expected a path inside the folder", key, header)
+                file.fail(f"images is {pattern!r}; expected a path inside the folder", "splits", name, key)
         if not wildcards(images):
-            file.fail(f"images is {images!r}; expected a pattern with '*'", "images", header)
+            file.fail(f"images is {images!r}; expected a pattern with '*'", "splits", name, "images")
         if labels is not None and wildcards(images) != wildcards(labels):
             file.fail(
                 f"images has the wildcards {wildcards(images)} and labels {wildcards(labels)}; expected the same, "
                 "since what they stand for is what pairs images with labels",
+                "splits",
+                name,
                 "labels",
-                header,
             )
-        splits[name] = Split(images, labels, frames=_frames(file, table, header))
+        splits[name] = Split(images, labels, frames=_frames(file, table, name))
     return splits
 
 
-def _frames(file: _File, table: dict[str, Any], header: str) -> tuple[int, int] | None:
+def _frames(file: _File, table: dict[str, Any], split: str) -> tuple[int, int] | None:
     frames = table.get("frames")
     if frames is None:
         return None
     numbers = isinstance(frames, list) and len(frames) == 2 and all(type(number) is int for number in frames)
     if not numbers or not 0 <= frames[0] < frames[1]:
-        file.fail(f"frames is {frames!r}; expected [FIRST, END], 0 <= FIRST < END", "frames", header)
+        file.fail(f"frames is {frames!r}; expected [FIRST, END], 0 <= FIRST < END", "splits", split, "frames")
     return frames[0], frames[1]
 
 
@@ -168,13 +186,13 @@ def _label_space(file: _File) -> LabelSpace:
     for i, table in enumerate(classes):
         class_name, merges = table.get("name"), table.get("includes", [])
         if not isinstance(class_name, str) or not class_name:
-            file.fail(f"a class's name is {class_name!r}; expected a text", "name", "classes", i)
+            file.fail(f"a class's name is {class_name!r}; expected a text", "classes", i, "name")
         if not isinstance(merges, list) or not all(isinstance(merged, str) for merged in merges):
-            file.fail(f"includes is {merges!r}; expected a list of class names", "includes", "classes", i)
+            file.fail(f"includes is {merges!r}; expected a list of class names", "classes", i, "includes")
         for key, texts in (("name", [class_name]), ("includes", merges)):
             for text in texts:
                 if text in known:
-                    file.fail(f"class {text!r} stands here for the second time; name each once", key, "classes", i)
+                    file.fail(f"class {text!r} stands here for the second time; name each once", "classes", i, key)
                 known.add(text)
         names.append(class_name)
         palette.append(_color(file, table, i))
@@ -182,7 +200,7 @@ def _label_space(file: _File) -> LabelSpace:
     try:
         return LabelSpace(name, tuple(names), tuple(palette), tuple(includes))
     except ValueError as error:
-        file.fail(str(error), "", "classes")
+        file.fail(str(error), "classes")
 
 
 def _class_tables(file: _File) -> list[dict[str, Any]]:
@@ -202,18 +220,18 @@ def _color(file: _File, table: dict[str, Any], number: int) -> Color:
 
 def _colors(file: _File, table: dict[str, Any], number: int) -> list[Color]:
     if "color" in table and "colors" in table:
-        file.fail("expected either color = [r, g, b] or colors = [[r, g, b], ...]", "colors", "classes", number)
+        file.fail("expected either color = [r, g, b] or colors = [[r, g, b], ...]", "classes", number, "colors")
     key = "colors" if "colors" in table else "color"
     values = table.get("colors", [table["color"]] if "color" in table else [])
-    return _checked_colors(file, values, table.get(key), key, "classes", number)
+    return _checked_colors(file, values, table.get(key), "classes", number, key)
 
 
-def _checked_colors(file: _File, values: Any, shown: Any, key: str, table: str = "", number: int = 0) -> list[Color]:
+def _checked_colors(file: _File, values: Any, shown: Any, *keys: str | int) -> list[Color]:
     def is_color(color: Any) -> bool:
         return isinstance(color, list) and len(color) == 3 and all(_is_byte(value) for value in color)
 
     if not isinstance(values, list) or not all(is_color(color) for color in values):
-        file.fail(f"{key} is {shown!r}; expected [red, green, blue], each 0 to 255", key, table, number)
+        file.fail(f"{keys[-1]} is {shown!r}; expected [red, green, blue], each 0 to 255", *keys)
     return [(color[0], color[1], color[2]) for color in values]
 
 
@@ -225,13 +243,13 @@ def _label_colors(file: _File) -> list[tuple[Color, int]]:
         key = "colors" if "colors" in table else "color"
         for wrong in ("id", "ids"):
             if wrong in table:
-                file.fail(f"{wrong} means nothing to label_format 'rgb'; give colors", wrong, "classes", i)
+                file.fail(f"{wrong} means nothing to label_format 'rgb'; give colors", "classes", i, wrong)
         colors = _colors(file, table, i)
         if not colors:
-            file.fail(f"class {table['name']!r} needs color or colors, as label_format is 'rgb'", "", "classes", i)
+            file.fail(f"class {table['name']!r} needs color or colors, as label_format is 'rgb'", "classes", i)
         for color in colors:
             if color in found:
-                file.fail(f"colour {list(color)} stands here for the second time", key, "classes", i)
+                file.fail(f"colour {list(color)} stands here for the second time", "classes", i, key)
             found[color] = i
     return list(found.items())
 
@@ -248,14 +266,14 @@ def _ids(file: _File) -> tuple[dict[int, str], tuple[int, ...]]:
     label_ids: dict[int, str] = {}
     for i, table in enumerate(_class_tables(file)):
         if ("id" in table) == ("ids" in table):
-            file.fail(f"class {table['name']!r} needs either id = NUMBER or ids = [NUMBER, ...]", "", "classes", i)
+            file.fail(f"class {table['name']!r} needs either id = NUMBER or ids = [NUMBER, ...]", "classes", i)
         key = "id" if "id" in table else "ids"
         ids = [table["id"]] if key == "id" else table["ids"]
         if not isinstance(ids, list) or not ids or not all(_is_byte(value) for value in ids):
-            file.fail(f"{key} is {table[key]!r}; expected ids from 0 to 255", key, "classes", i)
+            file.fail(f"{key} is {table[key]!r}; expected ids from 0 to 255", "classes", i, key)
         for label_id in ids:
             if label_id in label_ids or label_id in ignored:
                 other = f"class {label_ids[label_id]!r}" if label_id in label_ids else "ignored_ids"
-                file.fail(f"id {label_id} stands in {other} and in class {table['name']!r}", key, "classes", i)
+                file.fail(f"id {label_id} stands in {other} and in class {table['name']!r}", "classes", i, key)
             label_ids[label_id] = table["name"]
     return label_ids, tuple(ignored)

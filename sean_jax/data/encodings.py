@@ -17,6 +17,8 @@ _VALID_TRAIN_IDS = frozenset([*TRAIN_IDS, 255])
 # Road, vegetation, sky and car, which hardly a street scene lacks, as trainIds. Read as Cityscapes' ids they are
 # unlabelled, sidewalk, rail track and fence.
 _TYPICAL_TRAIN_IDS = frozenset([0, 8, 10, 13])
+# Ids that are ignored and may yet have the colour of a class: polegroup and licence plates (34 is GTA-5's, 255 is -1).
+_LENT_COLORS = {18: "pole", 34: "car", 255: "car"}
 # How many times as many files must speak for an encoding as for another; those in the minority are faults then.
 _MARGIN = 3
 # Encoding → kind of file.
@@ -33,6 +35,27 @@ def vote(values: Iterable[int], dataset: Dataset) -> str | None:
         if present & telling if telling else present >= _TYPICAL_TRAIN_IDS:
             return "train_ids"
     return None
+
+
+def shows_colors(file: LabelFile, dataset: Dataset) -> bool:
+    """Whether a palette file is a colour label, as programs that shrink PNGs make them from RGB copies.
+
+    It is if all of its colours are known and, whether its indices are taken for the data set's own ids or for
+    trainIds, the palette gives the colour of a class to one that means something else. Indices that are ids may have
+    any palette: the colours of what they mean, others', grey.
+    """
+    if file.palette is None or not dataset.label_colors:
+        return False
+    known = {red << 16 | green << 8 | blue: label_id for (red, green, blue), label_id in dataset.label_colors}
+    used = {index: int(file.palette[index]) for index in file.present()}
+    if not known.keys() >= set(used.values()):
+        return False
+
+    def contradicted(meanings: dict[int, str]) -> bool:
+        shown = {index: dataset.label_ids.get(known[color]) for index, color in used.items()}
+        return any(name and name not in (meanings.get(i), _LENT_COLORS.get(i)) for i, name in shown.items())
+
+    return contradicted(dataset.label_ids) and contradicted(TRAIN_IDS)
 
 
 def detect(paths: Iterable[Path], dataset: Dataset) -> str | None:
@@ -53,9 +76,11 @@ def detect(paths: Iterable[Path], dataset: Dataset) -> str | None:
             file = open_label(path)
         except BadFileError:
             continue
+        if shows_colors(file, dataset):
+            file = file.in_colors()
         kinds[file.kind] += 1
         if file.kind == "channel":
-            present = _values(file)
+            present = frozenset(file.present())
             votes[vote(present, dataset)] += 1
             named = named and "labelTrainIds" in path.name
             if present <= _VALID_TRAIN_IDS | {*dataset.label_ids, *dataset.ignored_ids}:
@@ -75,21 +100,15 @@ def detect(paths: Iterable[Path], dataset: Dataset) -> str | None:
     return vote(together, dataset)
 
 
-def _values(file: LabelFile) -> set[int]:
-    if file.values.dtype == np.uint8:  # np.unique sorts, which takes many times as long
-        return set(np.flatnonzero(np.bincount(file.values.ravel(), minlength=256)).tolist())
-    return set(np.unique(file.values).tolist())
-
-
 class LabelReader:
     """Reads label files of one encoding into the data set's own ids; safe to use from several threads.
 
     With encoding None (it is not known) it finds what is wrong with a file under every encoding it may be in, and
-    the ids it gives mean nothing.
+    the ids it gives mean nothing. An encoding that a person said (``said``) is not doubted for a file's palette.
     """
 
-    def __init__(self, dataset: Dataset, encoding: str | None):
-        self.dataset, self.encoding = dataset, encoding
+    def __init__(self, dataset: Dataset, encoding: str | None, said: bool = False):
+        self.dataset, self.encoding, self._said = dataset, encoding, said
         self._kinds = {_KINDS[name] for name in ([encoding] if encoding else dataset.label_encodings)}
         if encoding == "rgb":
             self._table = np.full(1 << 24, -1, np.int16)
@@ -119,6 +138,8 @@ class LabelReader:
           BadFileError: unreadable, of another encoding, or with values outside the table.
         """
         file = open_label(path)
+        if self.encoding == "rgb" or (not self._said and shows_colors(file, self.dataset)):
+            file = file.in_colors()
         if file.kind not in self._kinds:
             expected = self.encoding or ", or ".join(dict.fromkeys(self.dataset.label_encodings))
             meaning = f" ({LABEL_ENCODINGS[self.encoding]})" if self.encoding else ""
@@ -127,10 +148,10 @@ class LabelReader:
             return np.zeros(file.values.shape, np.uint8), "rgb"
         ids = self.to_ids(file.values)
         if self.encoding in ("ids", "train_ids") and len(self.dataset.label_encodings) > 1:
-            other = vote(_values(file), self.dataset)
+            other = vote(file.present(), self.dataset)
             if other not in (None, self.encoding):
                 raise BadFileError(f"the label holds {other} where the other files hold {self.encoding}")
-        return ids, "palette" if self.encoding == "ids" and file.palette else self.encoding or file.kind
+        return ids, "palette" if self.encoding == "ids" and file.palette is not None else self.encoding or file.kind
 
     def to_ids(self, values: np.ndarray) -> np.ndarray:
         """Values as files hold them → uint8 ids. Raises BadFileError for those outside the table."""

@@ -38,7 +38,9 @@ class Inspection:
         self._left_out: list[Fault] = []
         # What a person said of the labels is not doubted.
         self._suspicious = request.decisions.label_encoding is None
-        self._reader = LabelReader(request.dataset, self._encoding())
+        # Streets have them; other data may be of any kind.
+        self._roads = [label_id for label_id, name in request.dataset.label_ids.items() if name == "road"]
+        self._reader = LabelReader(request.dataset, self._encoding(), said=not self._suspicious)
         self._reset()
 
     def _reset(self) -> None:
@@ -58,7 +60,22 @@ class Inspection:
 
     def _check(self, example: Example) -> Checked | Fault:
         size = (self._request.width, self._request.height)
-        return check(example, size, self._request.labels, self._reader, self._suspicious)
+        result = check(example, size, self._request.labels, self._reader)
+        if isinstance(result, Checked) and result.pixels is not None and self._suspicious and self._roads:
+            # No street is of one class; a photograph of a wall without cracks is.
+            present = np.flatnonzero(result.pixels).tolist()
+            if len(present) == 1:
+                return Fault(str(example.label), f"the label is {self._everywhere(present[0])}")
+        return result
+
+    def _everywhere(self, label_id: int) -> str:
+        if self._reader.encoding is None:
+            return "one value everywhere"
+        meaning = self._request.dataset.label_ids.get(label_id, "ignored")
+        return f"{meaning} (id {label_id}) everywhere{self._way_out(self._reader.encoding)}"
+
+    def _way_out(self, encoding: str) -> str:
+        return f"; if that is right, say `prepare --split={self._request.split} --label_encoding={encoding}`"
 
     def stored_size(self) -> float:
         """Bytes that ``examples`` will take, by a sample of them; 0 if all of that is at fault."""
@@ -125,19 +142,17 @@ class Inspection:
             return []
         dataset = request.dataset
         labels = str(request.source_dir / (dataset.split(request.split).labels or ""))
-        command = f"`prepare --split={request.split} --label_encoding="
         if encoding is None:
             choices = ", ".join(dataset.label_encodings)
-            told = f"say which by {command}NAME`, one of {choices}"
+            told = f"say which by `prepare --split={request.split} --label_encoding=NAME`, one of {choices}"
             return [Fault(labels, f"cannot tell what these labels hold, as their values fit several encodings; {told}")]
-        roads = [label_id for label_id, name in dataset.label_ids.items() if name == "road"]
-        if self._suspicious and self._good and roads and not self._pixels[roads].any():
-            number = len(self._good)
-            return [
-                Fault(
-                    labels, f"not one pixel of road in all {number} labels; if that is right, say {command}{encoding}`"
-                )
-            ]
+        if not self._suspicious or not self._good:
+            return []
+        number, present = len(self._good), [name for name, count in self._pixels_by_class().items() if count]
+        if self._roads and not self._pixels[self._roads].any():
+            return [Fault(labels, f"not one pixel of road in all {number} labels{self._way_out(encoding)}")]
+        if not self._roads and len(present) == 1:
+            return [Fault(labels, f"all {number} labels are {present[0]} everywhere{self._way_out(encoding)}")]
         return []
 
     def facts(self) -> dict[str, Any]:

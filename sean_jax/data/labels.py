@@ -48,9 +48,28 @@ def read_image(path: Path) -> Image.Image:
     """An RGB image, 8 bits a channel. Raises :class:`BadFileError`."""
     image, _ = _open(path)
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")  # as its camera says, as predict does
+        return to_rgb(image)
     except _PILLOW_ERRORS as error:
         raise BadFileError(_unreadable(error)) from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as RGB, 8 bits a channel, turned as its camera says; of 16 bits the upper eight are kept.
+
+    Raises :class:`BadFileError` for values of no known range, and what Pillow raises for a damaged file.
+    """
+    check_range(image)
+    upright = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # `convert` would clip at 255, which makes nearly everything white
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return upright.convert("RGB")
+
+
+def check_range(image: Image.Image) -> None:
+    """Raises :class:`BadFileError` for an image, decoded or not, whose values have no known range."""
+    # Older versions of Pillow open 16-bit grey PNGs as I, which elsewhere means 32 bits.
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise BadFileError(f"the image is a {image.format} of mode {image.mode}; expected 8 or 16 bits a channel")
 
 
 class LabelFile(NamedTuple):
@@ -60,13 +79,25 @@ class LabelFile(NamedTuple):
       kind: ``channel`` (one channel), ``rgb`` (8-bit colours) or ``red16`` (16-bit RGB).
       values: [height, width]; what the channel holds, 0xRRGGBB, or the red channel: 0-65535.
       form: how the file holds them, for messages.
-      palette: whether the values are indices into a palette.
+      palette: of values that are indices into one: int32 [256], 0xRRGGBB of each; black beyond its end, as Pillow does.
     """
 
     kind: str
     values: np.ndarray
     form: str
-    palette: bool = False
+    palette: np.ndarray | None = None
+
+    def present(self) -> list[int]:
+        """The values that occur, sorted."""
+        if self.values.dtype == np.uint8:  # np.unique sorts, which takes many times as long
+            return np.flatnonzero(np.bincount(self.values.ravel(), minlength=256)).tolist()
+        return np.unique(self.values).tolist()
+
+    def in_colors(self) -> "LabelFile":
+        """A palette file as the colours that it shows; any other as it is."""
+        if self.palette is None:
+            return self
+        return LabelFile("rgb", self.palette[self.values], f"{self.form} in colours")
 
 
 def open_label(path: Path) -> LabelFile:
@@ -78,15 +109,28 @@ def open_label(path: Path) -> LabelFile:
             return LabelFile("red16", _red_16_bit(encoded), "16-bit RGB PNG")
         if image.mode in _ONE_CHANNEL:
             values = np.asarray(image)
-            return LabelFile(
-                "channel", values.astype(np.uint8) if values.dtype == bool else values, form, image.mode == "P"
-            )
+            values = values.astype(np.uint8) if values.dtype == bool else values
+            return LabelFile("channel", values, form, _palette(image))
         if image.mode in ("RGB", "RGBA"):
-            red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), np.int32), -1, 0)
-            return LabelFile("rgb", red << 16 | green << 8 | blue, form)
+            return LabelFile("rgb", _in_one(np.asarray(image.convert("RGB"), np.int32)), form)
     except _PILLOW_ERRORS as error:
         raise BadFileError(_unreadable(error)) from None
     raise BadFileError(f"a label is a {form}; expected one channel or RGB")
+
+
+def _palette(image: Image.Image) -> np.ndarray | None:
+    if image.mode != "P":
+        return None
+    colors = np.zeros((256, 3), np.int32)
+    given = np.array(image.getpalette() or []).reshape(-1, 3)
+    colors[: len(given)] = given
+    return _in_one(colors)
+
+
+def _in_one(colors: np.ndarray) -> np.ndarray:
+    """int32 [..., 3] → int32 [...], 0xRRGGBB."""
+    red, green, blue = np.moveaxis(colors, -1, 0)
+    return red << 16 | green << 8 | blue
 
 
 def _red_16_bit(encoded: bytes) -> np.ndarray:

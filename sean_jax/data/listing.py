@@ -1,6 +1,7 @@
 """Which files belong together: a split's images, each with its label, in an order that never changes."""
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ class Fault:
 
     file: str
     fault: str
+
+    def __post_init__(self) -> None:
+        # Bytes of a name that are not UTF-8 could be neither printed nor put into a report.
+        object.__setattr__(self, "file", os.fsencode(self.file).decode(errors="backslashreplace"))
 
     def __str__(self) -> str:
         return f"{self.file}: {self.fault}"
@@ -107,7 +112,9 @@ def find_pairs(
     examples, faults, wanted = [], [], set()
     for name, texts in images.items():
         label = root / _fill(pattern, texts) if pattern else None
-        if label is not None and not label.is_file():
+        if not _is_utf8(name):
+            faults.append(Fault(str(root / name), "its name is not valid UTF-8; rename it"))
+        elif label is not None and not label.is_file():
             faults.append(Fault(str(root / name), f"its label {label} does not exist"))
         else:
             examples.append(Example(name, root / name, label))
@@ -119,12 +126,21 @@ def find_pairs(
     return sorted(examples, key=lambda example: example.name), sorted(faults, key=lambda fault: fault.file)
 
 
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _find(root: Path, pattern: str) -> dict[str, tuple[str, ...]]:
     """Files by path relative to ``root`` (or absolute, as the pattern is), with what the wildcards stand for."""
     matcher = _matcher(pattern)
     absolute = pattern.startswith("/")
     found = {}
-    for file in Path("/").glob(pattern[1:]) if absolute else root.glob(pattern):
+    globbed = pattern.replace("[", "[[]")  # to glob, brackets stand for a set of characters
+    for file in Path("/").glob(globbed[1:]) if absolute else root.glob(globbed):
         name = file.as_posix() if absolute else file.relative_to(root).as_posix()
         match = matcher.fullmatch(name)
         # Files with a leading dot are what other systems leave behind in copied folders, not images.

@@ -36,9 +36,7 @@ class Checked:
         return sum(value.getbuffer().nbytes for name, value in self.record.items() if name != "name")
 
 
-def check(
-    example: Example, size: tuple[int, int], labels: str, reader: LabelReader, suspicious: bool = True
-) -> Checked | Fault:
+def check(example: Example, size: tuple[int, int], labels: str, reader: LabelReader) -> Checked | Fault:
     """Reads and checks a pair and resizes it as the reference does: Pillow's bicubic, and nearest for labels.
 
     Args:
@@ -46,7 +44,6 @@ def check(
       size: (width, height) wanted.
       labels: ``none``, ``resized`` or ``original``.
       reader: of its label.
-      suspicious: whether a label of one class everywhere is a fault.
     """
     file = example.image
     try:
@@ -64,17 +61,9 @@ def check(
                 f"the label is {label.width}x{label.height} and its image {example.name} {text}; expected equal sizes"
             )
         pixels = np.bincount(ids.ravel(), minlength=256)
-        if suspicious and np.count_nonzero(pixels) == 1:
-            raise label_files.BadFileError(f"the label is {_meaning(int(ids[0, 0]), reader)} everywhere")
         if labels == "resized":
             label = label.resize(size, Image.Resampling.NEAREST)
         record["label"] = io.BytesIO(label_files.encode_png(label))
         return Checked(example, text, record, pixels, encoding)
     except label_files.BadFileError as error:
         return Fault(str(file), str(error))
-
-
-def _meaning(label_id: int, reader: LabelReader) -> str:
-    if reader.encoding is None:
-        return "one value"
-    return f"{reader.dataset.label_ids.get(label_id, 'ignored')} (id {label_id})"

@@ -11,7 +11,7 @@ from sean_jax.data.decisions import Decisions
 from sean_jax.data.listing import Example, Fault
 
 # Part of the digest: counts up when the same files are to give other pixels.
-FORMAT = 3
+FORMAT = 4
 LABEL_MODES = ("none", "resized", "original")
 # Bytes of a part before compression, which bounds what TFDS keeps in memory.
 PART_BYTES = 1 << 28
@@ -61,5 +61,8 @@ def _digest(facts: list[Any]) -> str:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:  # a link to nowhere: reading it will say what is wrong
+        return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import fixtures
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from sean_jax.data.classes import LABEL_SPACES, LabelSpace
-from sean_jax.data.datasets import DATASETS, label_map, load_dataset
+from sean_jax.data.datasets import DATASETS, Split, label_map, load_dataset
 from sean_jax.data.listing import find_pairs, list_examples
 from sean_jax.data.sources import resolve_source_dir
 from sean_jax.errors import UserError
@@ -105,6 +106,17 @@ def test_left_over_files_of_other_systems_are_no_images(tmp_path):
         "images/00001.png",
         "images/00002.png",
     ]
+
+
+def test_brackets_in_a_pattern_stand_for_themselves(tmp_path):
+    split = Split("images [v2]/[a]*.png", f"{tmp_path}/labels [v2]/[a]*.png")
+    mine = dataclasses.replace(DATASETS["gta5"], splits={"train": split})
+    for folder in ("images [v2]", "labels [v2]", "images v", "labels v"):
+        for name in ("[a]1", "[a]2" if "images" in folder else "[a]3", "a1"):
+            fixtures.save(fixtures.image(0, 4, 4), tmp_path / f"{folder}/{name}.png")
+    examples, faults = find_pairs(mine, "train", tmp_path, labels=True)
+    assert [example.name for example in examples] == ["images [v2]/[a]1.png"]
+    assert [Path(fault.file).name for fault in faults] == ["[a]2.png", "[a]3.png"]
 
 
 def test_without_labels_no_label_path_is_formed(tmp_path):

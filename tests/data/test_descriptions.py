@@ -3,6 +3,7 @@ from pathlib import Path
 import fixtures
 import numpy as np
 import pytest
+from PIL import Image
 
 from sean_jax.data.builder import prepare
 from sean_jax.data.classes import load_label_space
@@ -163,6 +164,38 @@ def test_faults_of_a_description_of_colours(tmp_path, old, new, message):
     assert text != COLORS
     with pytest.raises(UserError, match=message):
         load_dataset(write(tmp_path, text))
+
+
+def test_colour_labels_may_have_a_palette(tmp_path):
+    mine, root = load_dataset(write(tmp_path, COLORS)), painted(tmp_path / "data")
+    common = {"source_dir": root, "height": 12, "width": 20, "progress": False, "split": "train", "labels": "resized"}
+    as_rgb = prepare(mine, data_dir=tmp_path / "a", **common)
+    for path in (root / "drawings").iterdir():
+        Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
+    as_palette = prepare(mine, data_dir=tmp_path / "b", **common)
+    for i in range(2):
+        assert as_palette.read(i)["label"] == as_rgb.read(i)["label"]
+    assert as_palette.metadata["pixels"] == as_rgb.metadata["pixels"]
+    assert as_palette.metadata["label_encoding"] == "rgb"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (COLORS.replace("ignored_colors", "ignored_ids = [0]\n#"), "line 4: ignored_ids means nothing to label_format"),
+        (
+            GOOD.replace("ignored_ids", "ignored_colors = [[0, 0, 0]]\n#"),
+            "line 3: ignored_colors means .*give ignored_",
+        ),
+    ],
+)
+def test_what_is_ignored_is_said_as_the_labels_are(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(write(tmp_path, text))
+
+
+def test_a_byte_order_mark(tmp_path):
+    assert load_dataset(write(tmp_path, "\ufeff" + GOOD)).name == "mine"
 
 
 def test_labels_may_lie_elsewhere(tmp_path):

@@ -110,16 +110,6 @@ def test_unreadable_images_of_a_target(tmp_path):
     assert len(prepare_small(CITYSCAPES, root, tmp_path / "prepared", labels="none", skip_bad=True)) == 3
 
 
-def test_road_absent_from_the_whole_set(tmp_path):
-    root = fixtures.gta5(tmp_path / "gta5", 3)
-    for i, size in enumerate(fixtures.GTA5_SIZES[:3]):
-        fixtures.save(fixtures.label(i, *size, (8, 23, 26)), root / f"labels/{i + 1:05}.png")
-    (fault,) = faults_of(GTA5, root, tmp_path / "prepared").faults
-    assert fault.fault.startswith("not one pixel of road in all 3 labels")
-    assert "--label_encoding=ids" in fault.fault
-    assert len(prepare_small(GTA5, root, tmp_path / "prepared", label_encoding="ids")) == 3
-
-
 def test_labels_that_pillow_would_read_as_zeros_are_not_taken(tmp_path):
     """What converting SYNTHIA by Pillow leaves: 8-bit files of zeros."""
     root = copy_labels(fixtures.synthia(tmp_path / "synthia"), np.zeros_like)

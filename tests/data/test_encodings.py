@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sean_jax.data.classes import LABEL_SPACES
+from sean_jax.data.classes import CITYSCAPES_COLORS, LABEL_SPACES
 from sean_jax.data.datasets import DATASETS, label_map
 from sean_jax.data.encodings import LabelReader, detect, vote
 from sean_jax.data.labels import BadFileError, open_label
@@ -117,6 +117,59 @@ def test_a_file_of_another_encoding_than_the_rest_is_a_fault(tmp_path):
     path = written(tmp_path, "gta5", "train_ids")[0]
     with pytest.raises(BadFileError, match="holds train_ids where the other files hold ids"):
         LabelReader(GTA5, "ids").read(path)
+
+
+def shrunk(rgb, path):
+    """Writes colours as programs that shrink PNGs do: a palette of those that occur, in no order of ours."""
+    image = Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), rgb)  # no colour is lost
+    image.save(path, optimize=True)
+
+
+@pytest.mark.parametrize("name", ["gta5", "cityscapes"])
+@pytest.mark.parametrize("ids", [None, (7, 8, 11, 21, 23, 26), (0, 11)])
+def test_colours_in_a_palette_are_colours(tmp_path, name, ids):
+    dataset, table = DATASETS[name], label_map(DATASETS[name], LABEL_SPACES["19"])
+    raw = [fixtures.label(i, 30, 20, ids or fixtures.valid_ids(name)) for i in range(3)]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for labels, path in zip(raw, paths, strict=True):
+        shrunk(fixtures.to_colors(labels), path)
+    assert detect(paths, dataset) == "rgb"
+    for labels, path in zip(raw, paths, strict=True):
+        read, form = LabelReader(dataset, "rgb").read(path)
+        assert form == "rgb"
+        np.testing.assert_array_equal(table[read], table[labels])
+    with pytest.raises(BadFileError, match="a PNG of mode P in colours; expected ids"):
+        LabelReader(dataset, "ids").read(paths[0])
+    if ids == (0, 11):  # indices 0 and 1, whatever a palette says of them, if a person says so
+        assert set(np.unique(LabelReader(dataset, "ids", said=True).read(paths[0])[0])) == {0, 1}
+
+
+# Cityscapes' colours of its own ids (34 is GTA-5's) and of trainIds.
+OWN = [*[0] * 4, 0x141414, 0x6F4A00, 0x510051, 0x804080, 0xF423E8, 0xFAAAA0, 0xE6968C, 0x464646, 0x66669C, 0xBE9999]
+OWN += [0xB4A5B4, 0x966464, 0x96785A, 0x999999, 0x999999, 0xFAAA1E, 0xDCDC00, 0x6B8E23, 0x98FB98, 0x4682B4, 0xDC143C]
+OWN += [0xFF0000, 0x00008E, 0x000046, 0x003C64, 0x00005A, 0x00006E, 0x005064, 0x0000E6, 0x770B20, 0x00008E]
+TRAIN = [red << 16 | green << 8 | blue for red, green, blue in CITYSCAPES_COLORS.values()]
+
+
+GREY, BLACK = [i * 0x010101 for i in range(256)], [0] * 256
+
+
+@pytest.mark.parametrize(
+    ("encoding", "palette"),
+    [("ids", OWN), *((encoding, palette) for encoding in ("ids", "train_ids") for palette in (TRAIN, GREY, BLACK))],
+)
+@pytest.mark.parametrize("name", ["gta5", "cityscapes"])
+def test_indices_that_are_ids_may_have_any_palette(tmp_path, name, encoding, palette):
+    dataset, table = DATASETS[name], label_map(DATASETS[name], LABEL_SPACES["19"])
+    raw = fixtures.label(0, 60, 40, fixtures.valid_ids(name))
+    image = Image.fromarray(raw if encoding == "ids" else fixtures.to_train_ids(raw, name))
+    image.putpalette(bytes(byte for color in palette for byte in color.to_bytes(3, "big")))
+    image.save(tmp_path / "x.png")
+    assert detect([tmp_path / "x.png"], dataset) == encoding
+    read, form = LabelReader(dataset, encoding).read(tmp_path / "x.png")
+    assert form == ("palette" if encoding == "ids" else encoding)
+    np.testing.assert_array_equal(table[read], table[raw])
 
 
 def test_votes():

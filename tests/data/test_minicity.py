@@ -1,6 +1,9 @@
 """Minicity: what must be true of the drawn streets and of the files they are written to."""
 
+import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +236,26 @@ def test_workers_draw_what_one_process_draws(tmp_path: Path, monkeypatch: pytest
     )
     assert one == two
     assert len(one) == 7
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_full_disk_is_one_error_of_the_system(tmp_path: Path, count: int) -> None:
+    """RLIMIT_FSIZE stands for the disk, which cli makes one line of; the workers have it from their parent."""
+    script = f"""
+import resource
+from pathlib import Path
+from sean_jax.data.minicity import generate, workers
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+workers.worth_starting = lambda _: {count}
+try:
+    generate("minicity_game", Path({str(tmp_path / "sets" / "game")!r}), height=64, width=128, splits={{"train": 4}})
+except OSError as error:
+    print(error.errno, error.strerror, error.filename)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.stdout == f"{errno.EFBIG} File too large {tmp_path / 'sets' if count > 1 else None}\n"
+    assert list((tmp_path / "sets").iterdir()) == []
 
 
 def test_a_failing_worker_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

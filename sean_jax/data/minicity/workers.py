@@ -16,6 +16,7 @@ from threading import Thread
 
 PACKAGE = __name__.rpartition(".")[0]
 SHARE = 40  # pictures; a worker starts in the time of about ten
+FAILED = "failed"
 Tasks = list[tuple[str, int]]
 
 
@@ -30,16 +31,19 @@ def run(folder: Path, shares: list[Tasks]) -> Iterator[None]:
     """Has each share drawn into `folder` (which holds its manifest) by a process, yielding after each picture.
 
     Raises:
-        RuntimeError: if a worker fails; the others are stopped.
+        OSError: if the system lets a worker draw no further (a full disk); the others are stopped.
+        RuntimeError: if a worker fails otherwise; likewise.
     """
-    finished: SimpleQueue[bool] = SimpleQueue()
+    finished: SimpleQueue[str] = SimpleQueue()
     processes = [_start(folder, share) for share in shares]
     try:
         for process in processes:
             Thread(target=_listen, args=(process, finished), daemon=True).start()
         for _ in range(sum(map(len, shares))):
-            if not finished.get():
+            if (line := finished.get()) == FAILED:
                 raise RuntimeError(f"a process that draws minicity failed in {folder}; its error is printed above")
+            if line:
+                raise OSError(int(line), os.strerror(int(line)), str(folder.parent))
             yield
     finally:
         for process in processes:
@@ -63,10 +67,10 @@ def _start(folder: Path, share: Tasks) -> subprocess.Popen[str]:
     return process
 
 
-def _listen(process: subprocess.Popen[str], finished: "SimpleQueue[bool]") -> None:
-    """Passes on one True for every picture (the worker prints a line), then False if the worker failed."""
+def _listen(process: subprocess.Popen[str], finished: "SimpleQueue[str]") -> None:
+    """Passes on the worker's lines (see `__main__`), then FAILED if it failed."""
     assert process.stdout is not None
-    for _ in process.stdout:
-        finished.put(True)
+    for line in process.stdout:
+        finished.put(line.strip())
     if process.wait() != 0:
-        finished.put(False)
+        finished.put(FAILED)

@@ -71,7 +71,7 @@ class Command:
         assert self._process.pid
         os.kill(self._process.pid, number)
 
-    def result(self, timeout: float = 240) -> Result:
+    def result(self, timeout: float = 600) -> Result:
         if isinstance(self._process, subprocess.Popen):
             code = self._process.wait(timeout)
         else:

@@ -7,7 +7,7 @@ experiment on the embedded minicity, at a size that says nothing of the method: 
 import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from paper import CAVEATS_SWEEPS
@@ -68,23 +68,41 @@ def training(row: str) -> str:
     return row.replace(", ", "-").replace(" ", "_")
 
 
-def class_table(
-    paper: Mapping[str, Sequence[float | None]],
-    results: Results,
-    short_names: Mapping[str, str],
-    also: str | None = None,
-) -> str:
+class PaperRows(NamedTuple):
+    """A table of the paper.
+
+    Attributes:
+      rows: row → IoU by class in percent, then the mean; None where the paper has none.
+      short_names: class → its name in the table, in the order of the rows.
+      caveats: what stands under the table.
+    """
+
+    rows: Mapping[str, Sequence[float | None]]
+    short_names: Mapping[str, str]
+    caveats: Sequence[str]
+
+
+def comparison(name: str, source: str, paper: PaperRows, description: str, also: str | None = None) -> None:
+    """Tables 1 and 2: ``sean`` beside ``source_only``, under the paper's rows; ``also``: see :func:`class_table`."""
+    args = parser(description).parse_args()
+    trainings = study(args, source)
+    rows = methods(args.preset)
+    results = trainings.results(rows, args.seeds, {row: training(row) for row in rows})
+    text = class_table(paper, results, also) + "\n" + notes(results, paper.caveats)
+    out = pathlib.Path(args.out or trainings.runs / name)
+    write(out, text, small(results), scale=args.scale, paper=paper.rows)
+
+
+def class_table(paper: PaperRows, results: Results, also: str | None = None) -> str:
     """Markdown: the paper's rows, then ours (means over seeds; the mean IoU with its standard deviation).
 
-    Args:
-      paper: row → IoU by class, then the mean.
-      short_names: class → its name in the table, in order.
-      also: a protocol whose mean stands in a further column, computed from the same confusion matrices.
+    ``also``: a protocol whose mean stands in a further column, computed from the same confusion matrices.
     """
+    short_names = paper.short_names
     further = [f"mIoU ({also})"] if also else []
     lines = [" | ".join(["| method", *short_names.values(), "mIoU", *further]) + " |"]
     lines.append("| --- " * (2 + len(short_names) + len(further)) + "|")
-    for row, values in paper.items():
+    for row, values in paper.rows.items():
         cells = ["–" if value is None else f"{value:.1f}" for value in values]
         lines.append(" | ".join([f"| {row} (paper)", *cells, *(_paper_mean(values, short_names, also))]) + " |")
     for row, seeds in results.items():

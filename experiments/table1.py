@@ -12,22 +12,14 @@ Expected: sean 36 to 38 (what the authors' README and the paper say; nobody has 
 --scale=smoke runs all of it on the embedded minicity in a minute or two; its numbers mean nothing.
 """
 
-import pathlib
-
 import cityscapes
 import paper
 import study
 
 
 def main() -> None:
-    args = cityscapes.parser(__doc__ or "").parse_args()
-    trainings = cityscapes.study(args, "synthia")
-    rows = cityscapes.methods(args.preset)
-    results = trainings.results(rows, args.seeds, {row: cityscapes.training(row) for row in rows})
-    table = cityscapes.class_table(paper.TABLE_1, results, paper.CLASSES_16, also="13-of-16")
-    out = pathlib.Path(args.out or trainings.runs / "table1")
-    text = table + "\n" + cityscapes.notes(results, paper.CAVEATS_1)
-    study.write(out, text, study.small(results), scale=args.scale, paper=paper.TABLE_1)
+    rows = cityscapes.PaperRows(paper.TABLE_1, paper.CLASSES_16, paper.CAVEATS_1)
+    cityscapes.comparison("table1", "synthia", rows, __doc__ or "", also="13-of-16")
 
 
 if __name__ == "__main__":

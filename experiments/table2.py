@@ -13,22 +13,14 @@ run this command on the real data yet).
 --scale=smoke runs all of it on the embedded minicity in a minute or two; its numbers mean nothing.
 """
 
-import pathlib
-
 import cityscapes
 import paper
 import study
 
 
 def main() -> None:
-    args = cityscapes.parser(__doc__ or "").parse_args()
-    trainings = cityscapes.study(args, "gta5")
-    rows = cityscapes.methods(args.preset)
-    results = trainings.results(rows, args.seeds, {row: cityscapes.training(row) for row in rows})
-    table = cityscapes.class_table(paper.TABLE_2, results, paper.CLASSES_19)
-    out = pathlib.Path(args.out or trainings.runs / "table2")
-    text = table + "\n" + cityscapes.notes(results, paper.CAVEATS_2)
-    study.write(out, text, study.small(results), scale=args.scale, paper=paper.TABLE_2)
+    rows = cityscapes.PaperRows(paper.TABLE_2, paper.CLASSES_19, paper.CAVEATS_2)
+    cityscapes.comparison("table2", "gta5", rows, __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,8 @@ PARTS: dict[str, dict[str, study.Settings]] = {
 }
 # Of the other parts, what is enough to see them work.
 SMOKE_ROWS = ("lambda 0.1", "lambda 0.3", "tau 0", "tau 0.3", "sean", "no attention module")
+# What adaptation gains: the same network, seed by seed.
+PAIRS = [("sean", "source_only"), ("sean, reference", "source_only, reference")]
 # The oracle's training images are in dusk_train, so its score there is none.
 SEEN = {"oracle": ["dusk_train"]}
 
@@ -94,6 +96,8 @@ def main() -> None:
         results = trainings.results(rows, seeds, {row: training(row) for row in rows})
         file = out.with_name(f"{out.name}_{part}")
         table = study.seeds_table(results, list(SCORED), SEEN)
+        if part == "methods":
+            table += "\n" + study.paired_rows(results, list(SCORED), PAIRS)
         study.write(
             file, table, study.small(results), scale=args.scale, protocol="all", settings=camvid.shown(trainings)
         )

@@ -42,6 +42,7 @@ def main() -> None:
     results = trainings.results(rows, args.seeds, names)
     out = pathlib.Path(args.out or trainings.runs / "results" / "minicity_to_camvid")
     table = study.seeds_table(results, list(SCORED))
+    table += "\n" + study.paired_rows(results, list(SCORED), day_to_dusk.PAIRS)
     study.write(out, table, study.small(results), scale=args.scale, protocol="all", settings=camvid.shown(trainings))
     plots.dots(results, "day_val", out.with_suffix(".png"))
 

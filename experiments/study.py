@@ -118,11 +118,10 @@ def mean_ious(results: Results, row: str, scored: str, network: str) -> list[flo
     return [found["scores"][scored][network]["mean_iou"] for found in results[row].values()]
 
 
-def spread(values: Sequence[float]) -> str:
-    """``mean ± sample standard deviation``, or the number itself if there is one."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """``mean ± sample standard deviation``, or the number itself if there is one; ``sign``: ``+`` for differences."""
+    mean = f"{statistics.mean(values):{sign}.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def seeds_table(results: Results, scored: Sequence[str], held_out_from: Mapping[str, Sequence[str]] = {}) -> str:
@@ -142,6 +141,21 @@ def seeds_table(results: Results, scored: Sequence[str], held_out_from: Mapping[
             kept = [found["kept_pixels"] for found in seeds.values() if found["kept_pixels"] is not None]
             cells.append(", ".join(f"{share:.2f}" for share in kept) or "–")
             lines.append(" | ".join([f"| {row}", network, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str:
+    """Further lines of :func:`seeds_table`: one row minus another, seed by seed, which takes the seeds' spread out."""
+    lines = []
+    for one, other in pairs:
+        for network in NETWORKS:
+            cells = []
+            for name in scored:
+                both = zip(*(mean_ious(results, row, name, network) for row in (one, other)), strict=True)
+                values = [a - b for a, b in both]
+                each = f" ({', '.join(f'{v:+.1f}' for v in values)})" if len(values) > 1 else ""
+                cells.append(spread(values, sign="+") + each)
+            lines.append(" | ".join([f"| {one} − {other}", network, *cells, "–"]) + " |")
     return "\n".join(lines)
 
 

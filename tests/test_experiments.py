@@ -98,7 +98,13 @@ def test_camvid_day_to_dusk(experiment, runs, camvid):
     experiment("camvid_day_to_dusk.py", camvid_dir=camvid)
     results = runs / "camvid/smoke/results"
     rows = _cells(results / "day_to_dusk_methods.md")
-    assert list(rows) == ["method", "---", "source_only", "sean", "source_only, reference", "sean, reference", "oracle"]
+    differences = ["sean − source_only", "sean, reference − source_only, reference"]
+    assert list(rows) == [
+        *("method", "---", "source_only", "sean", "source_only, reference", "sean, reference", "oracle"),
+        *differences,
+    ]
+    gain = float(rows["sean"][1]) - float(rows["source_only"][1])
+    assert abs(float(rows[differences[0]][1]) - gain) < 0.11  # of rounded numbers
     assert rows["oracle"][1] == "–"  # trained on labels of dusk_train, which is no score
     config = json.loads((runs / "camvid/smoke/day_to_dusk-oracle-seed0/config.json").read_text())["settings"]
     assert (config["source_split"], config["method"]) == ("first_half", "source_only")

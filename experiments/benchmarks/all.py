@@ -98,10 +98,11 @@ def main() -> None:
     found: list[Record] = []
 
     if args.scale == "cpu":
-        small = [*preset, "--precision=float32", "--height=128", "--width=256", "--steps=6", "--warmup=1"]
+        small = [*preset, "--precision=float32", "--height=128", "--width=256", "--steps=6", "--warmup=2"]
         eager = {name: TORCH_VARIANTS[name] for name in ("eager", "eager, channels_last, fused Adam")}
         compare(args.torch, "step", small, found, eager)
         compare(args.torch, "evaluation", small, found, {"eager": []})
+        pmap_over_jit(small, found)
         starts(small, found)
     else:
         for precision, batch in GPU_STEPS:

@@ -96,7 +96,7 @@ def run(tmp_path) -> Run:
 @pytest.mark.parametrize(("selection", "counts"), [("last", 6), ("oracle", 4)])
 def test_the_weights_read_are_those_of_the_checkpoint_that_counts(tmp_path, run, selection, counts):
     run = run._replace(config=module.rundir.Config(**vars(run.config) | {"selection": selection}))
-    create(tmp_path / "run", run)
+    create(tmp_path / "run", run, {})
     method = make_method(run.config, run.network())
     initial = method.init(run.network().init_params(jax.random.key(0)))
     with Checkpoints(tmp_path / "run", keep_best=selection == "oracle") as checkpoints:
@@ -113,7 +113,7 @@ def test_the_weights_read_are_those_of_the_checkpoint_that_counts(tmp_path, run,
 
 
 def test_no_checkpoint_yet_is_one_line(tmp_path, run):
-    create(tmp_path / "run", run)
+    create(tmp_path / "run", run, {})
     for _ in range(2):
         with pytest.raises(UserError, match="no whole checkpoint yet"):
             read_state(tmp_path / "run")

@@ -70,6 +70,8 @@ def main() -> None:
 
     planned = plan(given)
     train(planned, pathlib.Path(WORKDIR.value or _default_workdir(planned.run.config)))
+    if COORDINATOR.value is not None:
+        jax.distributed.shutdown()  # waits for the others: JAX aborts a host that outlives host 0
 
 
 _define_flags()

@@ -1,19 +1,20 @@
-"""Where a step's time goes: each convolution's forward pass and both gradients, alone, as XLA computes them plainly.
+"""Where a step's time goes: each convolution's forward pass and both gradients, alone, plainly and by Winograd's tiles.
 
     python experiments/benchmarks/layers.py
 
-A row a layer of the reference network at 128x256, batch 2, float32: its operations, milliseconds of the forward pass,
-of the gradient of its input, of its kernel, and of the kernel's gradient as nine matrix products, one for each tap.
+A row a layer of the reference network at 128x256, batch 2, float32: its operations; milliseconds of the forward pass,
+the gradient of its input and that of its kernel as XLA computes them plainly; the same three as a CPU gets them here.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from sean_jax.ops.convolution import plain_conv3x3
+from sean_jax.ops.convolution import plain_conv3x3, winograd_conv3x3, winograd_gradients
+from sean_jax.ops.formulation import Derivative, Op, derivative_of
 
 # Height, width, channels in and out, dilation.
 LAYERS = {
@@ -39,40 +40,27 @@ def milliseconds(function: Callable[..., Any], *inputs: jax.Array) -> float:
     return (time.perf_counter() - start) / REPEATS * 1e3
 
 
-def kernel_gradient_by_taps(x: jax.Array, gradient: jax.Array, dilation: int) -> jax.Array:
-    """The kernel's gradient ``[9, in, out]`` as a matrix product a tap."""
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (dilation, dilation), (dilation, dilation), (0, 0)))
-    corners = [(i * dilation, j * dilation) for i in range(3) for j in range(3)]
-    shifted = [padded[:, i : i + height, j : j + width] for i, j in corners]
-    return jnp.stack([jnp.einsum("bhwi,bhwo->io", part, gradient) for part in shifted])
+def times(forward: Op, gradients: Derivative, x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> list[float]:
+    """Milliseconds of the forward pass and of either gradient."""
+    alone = [lambda *inputs, which=which: gradients(*inputs)[which] for which in (0, 1)]  # JAX drops the other
+    return [milliseconds(forward, x, kernel), *(milliseconds(function, x, kernel, gradient) for function in alone)]
 
 
 def main() -> None:
-    print("| layer | GFLOP | forward | of the input | of the kernel | by nine products |\n" + "| --- " * 6 + "|")
+    columns = [f"{what}, {how}" for how in ("plain", "here") for what in ("forward", "of the input", "of the kernel")]
+    print("| layer | GFLOP | " + " | ".join(columns) + " |\n" + "| --- " * 8 + "|")
     for name, (height, width, channels_in, channels_out, dilation) in LAYERS.items():
         keys = jax.random.split(jax.random.key(0), 3)
         x = jax.random.normal(keys[0], (BATCH, height, width, channels_in))
         kernel = jax.random.normal(keys[1], (3, 3, channels_in, channels_out))
         gradient = jax.random.normal(keys[2], (BATCH, height, width, channels_out))
-
-        def convolve(x: jax.Array, kernel: jax.Array, dilation: int = dilation) -> jax.Array:
-            return plain_conv3x3(x, kernel, dilation=dilation)
-
-        def of_input(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> Any:
-            return jax.vjp(lambda x: convolve(x, kernel), x)[1](gradient)
-
-        def of_kernel(x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> Any:
-            return jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](gradient)
-
-        times = [
-            milliseconds(convolve, x, kernel),
-            milliseconds(of_input, x, kernel, gradient),
-            milliseconds(of_kernel, x, kernel, gradient),
-            milliseconds(lambda x, g, d=dilation: kernel_gradient_by_taps(x, g, d), x, gradient),
-        ]
+        plain = functools.partial(plain_conv3x3, dilation=dilation)
+        tiled = functools.partial(winograd_conv3x3, dilation=dilation)
+        gradients_of_tiled = functools.partial(winograd_gradients, dilation=dilation)
+        found = times(plain, derivative_of(plain), x, kernel, gradient)
+        found += times(tiled, gradients_of_tiled, x, kernel, gradient)
         gflop = 2 * 9 * channels_in * channels_out * height * width * BATCH / 1e9
-        print(f"| {name} | {gflop:.1f} | " + " | ".join(f"{t:.0f}" for t in times) + " |", flush=True)
+        print(f"| {name} | {gflop:.1f} | " + " | ".join(f"{t:.0f}" for t in found) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sean_jax.ops.formulation import Op, by_platform, derivative_of
+from sean_jax.ops import winograd
+from sean_jax.ops.formulation import Formulation, Op, by_platform, derivative_of
 
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
@@ -25,12 +26,12 @@ def conv_general_dilated(
     precision: Any = None,
     **options: Any,
 ) -> jax.Array:
-    """``lax.conv_general_dilated``, for Flax's ``nn.Conv``: same-size dilated 3×3 convolutions go another way."""
+    """``lax.conv_general_dilated``, for Flax's ``nn.Conv``: same-size 3×3 convolutions go another way."""
     dilation = tuple(rhs_dilation or (1, 1))
     same_size = rhs.shape[:2] == (3, 3) and list(map(tuple, padding)) == [(dilation[0],) * 2] * 2
     strided = {*window_strides, *(lhs_dilation or ()), feature_group_count} != {1}
-    if dilation[0] == dilation[1] > 1 and same_size and not strided and not options:
-        return dilated_conv3x3(lhs, rhs, dilation[0], precision)
+    if dilation[0] == dilation[1] and same_size and not strided and not options:
+        return conv3x3(lhs, rhs, dilation[0], precision)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -45,33 +46,38 @@ def conv_general_dilated(
     )
 
 
-def dilated_conv3x3(x: jax.Array, kernel: jax.Array, dilation: int, precision: Any = None) -> jax.Array:
+def conv3x3(x: jax.Array, kernel: jax.Array, dilation: int = 1, precision: Any = None) -> jax.Array:
     """A same-size 3×3 convolution with zero padding: ``[b, h, w, in], [3, 3, in, out] → [b, h, w, out]``.
 
-    On an NVIDIA GPU: with few outputs (a classifier: the nine taps together have no more than there are inputs) one
-    matrix product by all taps, then shift and add, both ways; else the plain convolution forward and the
-    convolution of sub-grids backward.
+    On an NVIDIA GPU, if dilated: with few outputs (a classifier: the nine taps together have no more than there are
+    inputs) one matrix product by all taps, then shift and add, both ways; else the plain convolution forward and the
+    convolution of sub-grids backward. On a CPU, in float32: by Winograd's tiles, both ways, where they pay.
     """
     channels_in, channels_out = kernel.shape[2:]
-    make = _classifier if 9 * channels_out <= channels_in else _layer
+    make = _classifier if dilation > 1 and 9 * channels_out <= channels_in else _layer
     return make(dilation, precision)(x, kernel)
 
 
 @functools.cache
 def _layer(dilation: int, precision: Any) -> Op:
-    plain = functools.partial(plain_conv3x3, dilation=dilation, precision=precision)
-    sub_grids = functools.partial(sub_grid_conv3x3, dilation=dilation, precision=precision)
-    return by_platform(plain, gpu_forward=plain, gpu_backward=derivative_of(sub_grids))
+    settings = {"dilation": dilation, "precision": precision}
+    plain = functools.partial(plain_conv3x3, **settings)
+    cpu = Formulation(
+        functools.partial(winograd_conv3x3, **settings), functools.partial(winograd_gradients, **settings)
+    )
+    gpu = Formulation(plain, derivative_of(functools.partial(sub_grid_conv3x3, **settings)))
+    return by_platform(plain, cpu=cpu, gpu=gpu if dilation > 1 else None)
 
 
 @functools.cache
 def _classifier(dilation: int, precision: Any) -> Op:
+    # No tiles on a CPU: they never pay with so few outputs, and a tap that hardly meets the map would get a gradient
+    # that is zero but for rounding, which Adam makes a whole step of.
     settings = {"dilation": dilation, "precision": precision}
-    return by_platform(
-        functools.partial(plain_conv3x3, **settings),
-        gpu_forward=functools.partial(tap_product_conv3x3, **settings),
-        gpu_backward=functools.partial(tap_product_gradients, **settings),
+    gpu = Formulation(
+        functools.partial(tap_product_conv3x3, **settings), functools.partial(tap_product_gradients, **settings)
     )
+    return by_platform(functools.partial(plain_conv3x3, **settings), gpu=gpu)
 
 
 def plain_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:
@@ -110,6 +116,41 @@ def _from_sub_grids(grids: jax.Array, d: int, shape: tuple[int, ...]) -> jax.Arr
     _, rows, columns, channels = grids.shape
     x = grids.reshape(batch, d, d, rows, columns, channels).transpose(0, 3, 1, 4, 2, 5)
     return x.reshape(batch, rows * d, columns * d, channels)[:, :height, :width]
+
+
+def winograd_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:
+    """The same by Winograd's tiles of the sub-grids where that is faster on a CPU, else plain."""
+    grids, channels_out = _to_sub_grids(x, dilation), kernel.shape[3]
+    tile = _tile(grids, channels_out, 9 * x.size * channels_out)
+    if tile is None:
+        return plain_conv3x3(x, kernel, dilation=dilation, precision=precision)
+    return _from_sub_grids(winograd.conv3x3(grids, kernel, tile), dilation, x.shape)
+
+
+def winograd_gradients(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, dilation: int, precision: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    """The derivative of :func:`winograd_conv3x3`, each gradient by the way that is faster."""
+    plain = functools.partial(plain_conv3x3, dilation=dilation, precision=precision)
+    of_x, of_kernel = derivative_of(plain)(x, kernel, gradient)  # what is replaced below, JAX drops
+    grids, of_grids = _to_sub_grids(x, dilation), _to_sub_grids(gradient, dilation)
+    channels_in, channels_out = kernel.shape[2:]
+    tile = _tile(of_grids, channels_in, 9 * gradient.size * channels_in)
+    if tile is not None:
+        of_x = _from_sub_grids(winograd.input_gradient3x3(of_grids, kernel, tile), dilation, x.shape)
+    # XLA gathers the nine neighbours of each number first: with few channels that is most of the work.
+    tile = _tile(grids, channels_out, 9 * x.size * (channels_out + _GATHERING_COST))
+    if tile is not None:
+        of_kernel = winograd.kernel_gradient3x3(grids, of_grids, tile)
+    return of_x, of_kernel
+
+
+_GATHERING_COST = 150  # of one number, in multiply-adds of a matrix product, on two cores of an AMD EPYC
+
+
+def _tile(grids: jax.Array, channels_out: int, cost_of_plain: float) -> int | None:
+    # Narrower types are left to XLA: transformed, they would lose digits.
+    return winograd.best_tile(grids.shape, channels_out, cost_of_plain) if grids.dtype == jnp.float32 else None
 
 
 def tap_product_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:

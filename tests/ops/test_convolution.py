@@ -1,5 +1,6 @@
 """Every formulation against ``lax.conv_general_dilated``: values, both gradients, and which one runs where."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import pytest
 from jax import lax
 
 from sean_jax.errors import UserError
-from sean_jax.ops import convolution, formulation
+from sean_jax.ops import convolution, formulation, winograd
 
 # (batch, height, width, channels in, channels out): odd sizes, maps smaller than the dilation, single cells.
 SHAPES = [(1, 8, 16, 6, 5), (2, 9, 13, 3, 7), (3, 5, 4, 40, 4), (1, 1, 3, 19, 2), (2, 7, 31, 64, 3)]
@@ -62,14 +63,12 @@ def _relative_errors(found, expected):
 @pytest.mark.parametrize(
     ("chosen", "shape", "dilation"),
     [("gpu", shape, dilation) for shape in SHAPES for dilation in DILATIONS]
-    + [(chosen, shape, 4) for chosen in ("plain", "auto") for shape in SHAPES[1:3]],
+    + [(chosen, shape, dilation) for chosen in ("plain", "auto") for shape in SHAPES[1:3] for dilation in (1, 4)],
 )
 def test_values_and_gradients_are_those_of_the_definition(monkeypatch, chosen, shape, dilation):
     monkeypatch.setenv(formulation.VARIABLE, chosen)
     arrays = _arrays(shape)
-    found = _all_three(
-        lambda x, kernel: convolution.dilated_conv3x3(x, kernel, dilation, lax.Precision.HIGHEST), *arrays
-    )
+    found = _all_three(lambda x, kernel: convolution.conv3x3(x, kernel, dilation, lax.Precision.HIGHEST), *arrays)
     assert [a.shape for a in found] == [arrays[2].shape, arrays[0].shape, arrays[1].shape]
     assert max(_relative_errors(found, _all_three(_definition(dilation), *arrays))) < 2e-6
 
@@ -83,12 +82,37 @@ def test_each_formulation_holds_at_any_shape(name, shape, dilation):
     assert max(_relative_errors(found, _all_three(_definition(dilation), *arrays))) < 2e-6
 
 
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 6])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_winograd_holds_at_any_shape(monkeypatch, tile, dilation, shape):
+    monkeypatch.setenv(formulation.VARIABLE, "cpu")
+    monkeypatch.setattr(winograd, "best_tile", lambda *_: tile)
+    arrays = _arrays(shape)
+    found = _all_three(lambda x, kernel: convolution.conv3x3(x, kernel, dilation), *arrays)
+    assert [a.shape for a in found] == [arrays[2].shape, arrays[0].shape, arrays[1].shape]
+    assert max(_relative_errors(found, _all_three(_definition(dilation), *arrays))) < {2: 2e-6, 4: 8e-6}[tile]
+
+
+@pytest.mark.parametrize(("tile", "times"), [(2, 1.3), (4, 3.5)])
+def test_winograd_rounds_little_more_than_xla_does(tile, times):
+    """With many channels, where rounding errors add up; against the same sums in float64."""
+    x, kernel, _ = _arrays((1, 12, 16, 256, 8))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(np.float64(x), ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2)
+    )
+    exact = np.einsum("bhwikl,klio->bhwo", windows, np.float64(kernel))
+    of_winograd = _relative_errors([winograd.conv3x3(x, kernel, tile)], [exact])[0]
+    of_xla = _relative_errors([_definition(1)(x, kernel)], [exact])[0]
+    assert of_winograd < times * of_xla
+
+
 @pytest.mark.parametrize("dilation", [2, 6])
 @pytest.mark.parametrize("shape", SHAPES[:3])
 def test_bfloat16_stays_bfloat16_and_close(monkeypatch, shape, dilation):
     monkeypatch.setenv(formulation.VARIABLE, "gpu")
     arrays = _arrays(shape, jnp.bfloat16)
-    found = _all_three(lambda x, kernel: convolution.dilated_conv3x3(x, kernel, dilation), *arrays)
+    found = _all_three(lambda x, kernel: convolution.conv3x3(x, kernel, dilation), *arrays)
     assert {a.dtype for a in found} == {jnp.dtype(jnp.bfloat16)}
     exact = _all_three(_definition(dilation), *(a.astype(jnp.float32) for a in arrays))
     assert max(_relative_errors(found, exact)) < 6e-3  # a rounding is 2⁻⁹ = 2e-3
@@ -116,7 +140,6 @@ def test_flax_layers_go_through_it(monkeypatch, features, formula):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"kernel_dilation": 1, "padding": 1},
         {"kernel_dilation": 2, "padding": 0},
         {"kernel_dilation": 2, "padding": 2, "strides": 2},
         {"kernel_dilation": (2, 3), "padding": (2, 3)},
@@ -133,37 +156,61 @@ def test_every_other_convolution_is_left_to_xla(monkeypatch, settings):
     np.testing.assert_array_equal(*values)
 
 
-def _lowered(platform: str, shape) -> tuple[int, int]:
-    """Convolutions, and those of them with dilation 6, of the value and both gradients as sent to the compiler."""
-    x, kernel, gradient = _arrays(shape)
+def _lowered(platform: str, shape, dilation=6, dtype=jnp.float32) -> tuple[int, int]:
+    """Convolutions, and the dilated ones of them, of the value and both gradients as sent to the compiler."""
+    batch, height, width, channels_in, channels_out = shape
+    sizes = (batch, height, width, channels_in), (3, 3, channels_in, channels_out), (batch, height, width, channels_out)
 
     def both(x, kernel, gradient):
-        value, pull_back = jax.vjp(lambda x, k: convolution.dilated_conv3x3(x, k, 6), x, kernel)
+        value, pull_back = jax.vjp(lambda x, k: convolution.conv3x3(x, k, dilation), x, kernel)
         return value, *pull_back(gradient)
 
-    text = jax.jit(both).trace(x, kernel, gradient).lower(lowering_platforms=(platform,)).as_text()
+    traced = jax.jit(both).trace(*(jax.ShapeDtypeStruct(size, dtype) for size in sizes))
+    text = traced.lower(lowering_platforms=(platform,)).compiler_ir().operation.get_asm()
     # A dilated convolution's derivative by its kernel is written as a strided one.
-    return text.count("stablehlo.convolution"), len(re.findall(r"(?:dilate|stride) = \[6, 6\]", text))
+    dilated = re.findall(rf"(?:dilate|stride) = \[{dilation}, {dilation}\]", text)
+    return text.count("stablehlo.convolution"), len(dilated)
 
 
 def test_the_platform_chooses_when_the_program_is_lowered(monkeypatch):
     """Without a GPU at hand: programs can be lowered for one all the same."""
     monkeypatch.delenv(formulation.VARIABLE, raising=False)
     layer, classifier = (1, 12, 12, 8, 8), (1, 12, 12, 64, 3)
-    assert _lowered("cpu", layer) == _lowered("cpu", classifier) == (3, 3)
+    assert _lowered("cpu", layer) == _lowered("cpu", classifier) == _lowered("tpu", layer) == (3, 3)
     assert _lowered("cuda", layer)[1] == 1  # the forward pass alone
     assert _lowered("cuda", classifier) == (0, 0)
     monkeypatch.setenv(formulation.VARIABLE, "plain")
     assert _lowered("cuda", classifier) == (3, 3)
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_cpu_computes_wide_layers_in_float32_by_winograds_tiles(monkeypatch, dilation):
+    monkeypatch.delenv(formulation.VARIABLE, raising=False)
+    wide = (2, 32, 64, 256, 256)
+    used = functools.partial(_lowered, dilation=dilation)
+    assert used("cpu", wide)[0] == 0
+    assert used("cpu", wide, dtype=jnp.bfloat16)[0] == 3
+    assert used("tpu", wide)[0] == 3
+
+
+def test_tiles_are_used_where_they_pay():
+    def tile(batch, height, width, channels_in, channels_out):
+        plain = 9 * batch * height * width * channels_in * channels_out
+        return winograd.best_tile((batch, height, width, channels_in), channels_out, plain)
+
+    assert tile(2, 32, 64, 256, 256) == 4
+    assert tile(2, 16, 32, 512, 512) == 2  # few tiles: the transformed kernel is most of what is moved
+    assert tile(2, 128, 256, 64, 64) is None  # few channels: so are the transformed maps
+    assert tile(2, 16, 32, 64, 64) is None  # thin networks: not worth compiling
+
+
 def test_no_choice_is_left_in_the_compiled_program():
     x, kernel, _ = _arrays((1, 12, 12, 64, 3))
-    gradient = jax.grad(lambda x, kernel: convolution.dilated_conv3x3(x, kernel, 6).sum(), (0, 1))
+    gradient = jax.grad(lambda x, kernel: convolution.conv3x3(x, kernel, 6).sum(), (0, 1))
     assert "conditional" not in jax.jit(gradient).lower(x, kernel).compile().as_text()
 
 
 def test_an_unknown_choice_is_refused(monkeypatch):
     monkeypatch.setenv(formulation.VARIABLE, "fast")
-    with pytest.raises(UserError, match="SEAN_JAX_FORMULATION=fast; expected one of auto, plain, gpu"):
-        convolution.dilated_conv3x3(*_arrays(SHAPES[0])[:2], 2)
+    with pytest.raises(UserError, match="SEAN_JAX_FORMULATION=fast; expected one of auto, plain, cpu, gpu"):
+        convolution.conv3x3(*_arrays(SHAPES[0])[:2], 2)

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from sean_jax import cli, compilation_cache
+from sean_jax import cli, compilation_cache, huge_pages
 from sean_jax.errors import UserError
 from sean_jax.protocols import PROTOCOLS, rescore, score_table
 
@@ -86,4 +86,5 @@ def _evaluate() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    huge_pages.use()
     cli.run(main, "sean_jax.evaluate")

@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from sean_jax import cli, compilation_cache, submission, visualize
+from sean_jax import cli, compilation_cache, huge_pages, submission, visualize
 from sean_jax.data import labels
 from sean_jax.errors import UserError
 
@@ -191,4 +191,5 @@ def _save(picture: Image.Image, path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.use()
     cli.run(main, "sean_jax.predict")

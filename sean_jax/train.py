@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from sean_jax import cli, compilation_cache
+from sean_jax import cli, compilation_cache, huge_pages
 from sean_jax.config import Config, choices, kind
 from sean_jax.errors import UserError
 
@@ -77,4 +77,5 @@ def main() -> None:
 _define_flags()
 
 if __name__ == "__main__":
+    huge_pages.use()
     cli.run(main, "sean_jax.train")

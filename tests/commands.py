@@ -20,6 +20,7 @@ CACHE = {"jax_compilation_cache_dir": "", "jax_persistent_cache_min_compile_time
 _LIBRARIES = ["jax", "flax.linen", "optax", "orbax.checkpoint", "tensorflow", "tensorflow_datasets", "tensorboardX"]
 _BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # and what a preparation says of itself
 
+os.environ.setdefault("GLIBC_TUNABLES", "")  # a command that started its program anew would start the fork server's
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 _context = multiprocessing.get_context("forkserver")
@@ -43,22 +44,34 @@ class Command:
     A name that ends in ``.py`` is a script of ``experiments/``.
     """
 
-    def __init__(self, folder: pathlib.Path, name: str, *words: str, devices=1, file_limit=None, fresh=False, **flags):
-        """``folder``: for the output; ``file_limit``: bytes that a file may have, as if the disk were full then."""
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        name: str,
+        *words: str,
+        devices: int = 1,
+        file_limit: int | None = None,
+        fresh: bool = False,
+        optimized: bool = True,
+        **flags: object,
+    ):
+        """``folder``: for the output; ``file_limit``: bytes that a file may have, as if the disk were full then;
+        ``optimized``: with all of XLA's optimisations, as users have them."""
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [folder / f"{name}.{i}.{end}" for i in [len(os.listdir(folder))] for end in ("out", "err")]
         arguments = [f"--{key}={value}" for key, value in flags.items()] + list(words)
         environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         script = name.endswith(".py")
         module = str(ROOT / "experiments" / name) if script else f"sean_jax.{name}"
+        settings = CACHE | {"jax_disable_most_optimizations": not optimized}
         if fresh:
-            environment = os.environ | environment | {key.upper(): str(value) for key, value in CACHE.items()}
+            environment = os.environ | environment | {key.upper(): str(value) for key, value in settings.items()}
             with self._files[0].open("w") as out, self._files[1].open("w") as err:
                 line = [sys.executable, *([] if script else ["-m"]), module, *arguments]
                 self._process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=out, stderr=err)
         else:
             files = [str(file) for file in self._files]
-            target = (module, arguments, files, environment, CACHE, file_limit)
+            target = (module, arguments, files, environment, settings, file_limit)
             self._process = _context.Process(target=_run, args=target)
             self._process.start()
 
@@ -98,7 +111,7 @@ def assert_refused(result: Result, name: str, *parts: str, code: int = 1) -> Non
     assert result.code == code
 
 
-def _run(module: str, arguments: list[str], files: list[str], environment: dict, cache: dict, limit: int | None):
+def _run(module: str, arguments: list[str], files: list[str], environment: dict, settings: dict, limit: int | None):
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     os.environ.update(environment)
@@ -106,7 +119,7 @@ def _run(module: str, arguments: list[str], files: list[str], environment: dict,
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     import jax
 
-    for name, value in cache.items():
+    for name, value in settings.items():
         jax.config.update(name, value)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

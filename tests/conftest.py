@@ -1,4 +1,8 @@
-"""All tests see four CPU devices; those of the commands share tiny data sets and a finished run."""
+"""All tests see four CPU devices; those of the commands share tiny data sets and a finished run.
+
+Most of their time is XLA's: what runs once or twice is compiled without its costlier passes. Commands are compiled as
+users get them, but where a test asks otherwise.
+"""
 
 import os
 import pathlib
@@ -6,6 +10,7 @@ import shutil
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import commands
 import pytest

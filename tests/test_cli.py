@@ -1,5 +1,13 @@
 """What all commands do with their words."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from sean_jax import huge_pages
 from sean_jax.cli import expand_home
 
 
@@ -8,3 +16,29 @@ def test_a_flags_home_is_the_users(monkeypatch):
     words = ["sean_jax.train", "--workdir=~/run", "-source_dir=~", "--out=a~b", "--input=~/*.png"]
     expected = ["sean_jax.train", "--workdir=/home/ada/run", "-source_dir=/home/ada", "--out=a~b"]
     assert expand_home(words) == [*expected, "--input=/home/ada/*.png"]
+
+
+def _python(*words: str) -> subprocess.CompletedProcess[str]:
+    """Python by itself, with glibc's settings not given."""
+    environment = {name: value for name, value in os.environ.items() if name != huge_pages.VARIABLE}
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, check=False)
+
+
+def _huge_kilobytes(*, asked: bool) -> int:
+    program = ["from sean_jax import huge_pages", *(["huge_pages.use()"] if asked else [])]
+    program += ["memory = b'1' * (1 << 26)", "print(open('/proc/self/smaps_rollup').read())"]
+    text = _python("-c", "\n".join(program)).stdout
+    return int(text.split("AnonHugePages:")[1].split()[0])
+
+
+def test_memory_comes_in_huge_pages():
+    setting = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[madvise]" not in setting.read_text():
+        pytest.skip("this system gives huge pages to none or to all")
+    assert _huge_kilobytes(asked=False) < 1 << 15 < _huge_kilobytes(asked=True)
+
+
+def test_a_command_started_anew_has_its_words():
+    result = _python("-m", "sean_jax.train", "--height=a b")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("sean_jax.train: flag --height=a b:")

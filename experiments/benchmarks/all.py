@@ -1,7 +1,7 @@
 """Runs every benchmark in turn, each in a process of its own, and prints one table with the ratios.
 
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --out=benchmarks.json      one GPU, about 40 minutes
-    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 10 minutes
+    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 5 minutes
 
 TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out. Both
 frameworks are timed the same way by measure.py: after warm-up, steps queued with one synchronisation at the end
@@ -11,12 +11,15 @@ of memory or fails is printed as such and stops nothing. --preset=paper times th
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
 from typing import Any
+
+from sean_jax import huge_pages
 
 HERE = pathlib.Path(__file__).parent
 Record = dict[str, Any]
@@ -40,7 +43,8 @@ def run(python: str, script: str, flags: list[str]) -> Record:
     """One benchmark in its own process; ``{"failed": …}`` if it ends with an error."""
     command = [python, str(HERE / script), "--json", *flags]
     print("…", script, *flags, file=sys.stderr, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {huge_pages.VARIABLE: huge_pages.SETTING} | os.environ  # as commands have it; for both frameworks
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         memory = [x for x in lines if "out of memory" in x.lower() or "RESOURCE_EXHAUSTED" in x]

@@ -38,6 +38,21 @@ def test_a_case_ships_with_the_package_and_a_changed_value_in_it_is_found(sessio
     assert "3.0e-04" in result.stdout
 
 
+def test_winograds_tiles_in_every_layer_agree_too(monkeypatch):
+    """At this size few layers are given any; at full size most are."""
+    from sean_jax.ops import formulation, winograd
+    from sean_jax.parity.compare import compare
+    from sean_jax.parity.reference import load_case
+    from sean_jax.verify import PARITY
+
+    monkeypatch.setenv(formulation.VARIABLE, "cpu")
+    monkeypatch.setattr(winograd, "best_tile", lambda *_: 4)
+    (shipped,) = PARITY.glob("*.npz")
+    checks = list(compare(load_case(str(shipped))))
+    assert len(checks) > 20
+    assert [check.quantity for check in checks if not check.passed] == []
+
+
 def damage_nothing(path):
     path.unlink()
 

@@ -42,7 +42,7 @@ def _transform(points: list[float]) -> _Transform:
 
 _TRANSFORMS = {2: _transform([0, 1, -1]), 4: _transform([0, 0.75, -0.75, 1.5, -1.5])}
 # In multiply-adds of a matrix product, of which two cores of an AMD EPYC do 6e7 a millisecond: what transforming one
-# number costs, and what must be saved, since each use takes the compiler up to a second.
+# number costs (with huge pages), and what must be saved, since each use takes the compiler up to a second.
 _TRANSFORM_COST = 60
 _WORTHWHILE = 6e7
 

@@ -86,5 +86,5 @@ def _evaluate() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    huge_pages.use()
+    huge_pages.use("sean_jax.evaluate")
     cli.run(main, "sean_jax.evaluate")

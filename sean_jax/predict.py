@@ -191,5 +191,5 @@ def _save(picture: Image.Image, path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    huge_pages.use()
+    huge_pages.use("sean_jax.predict")
     cli.run(main, "sean_jax.predict")

@@ -77,5 +77,5 @@ def main() -> None:
 _define_flags()
 
 if __name__ == "__main__":
-    huge_pages.use()
+    huge_pages.use("sean_jax.train")
     cli.run(main, "sean_jax.train")

@@ -20,7 +20,6 @@ CACHE = {"jax_compilation_cache_dir": "", "jax_persistent_cache_min_compile_time
 _LIBRARIES = ["jax", "flax.linen", "optax", "orbax.checkpoint", "tensorflow", "tensorflow_datasets", "tensorboardX"]
 _BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # and what a preparation says of itself
 
-os.environ.setdefault("GLIBC_TUNABLES", "")  # a command that started its program anew would start the fork server's
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 _context = multiprocessing.get_context("forkserver")

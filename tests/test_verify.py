@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from commands import assert_refused
 
+pytestmark = pytest.mark.xdist_group("verify")  # they share compiled programs
+
 CASES = ("gta5_64x128.npz", "synthia_72x104.npz")
 
 
@@ -39,17 +41,19 @@ def test_a_case_ships_with_the_package_and_a_changed_value_in_it_is_found(sessio
 
 
 def test_winograds_tiles_in_every_layer_agree_too(monkeypatch):
-    """At this size few layers are given any; at full size most are."""
+    """In the backbone's, that is, student and teacher; which layers are given any depends on the size."""
     from sean_jax.ops import formulation, winograd
     from sean_jax.parity.compare import compare
     from sean_jax.parity.reference import load_case
     from sean_jax.verify import PARITY
 
     monkeypatch.setenv(formulation.VARIABLE, "cpu")
-    monkeypatch.setattr(winograd, "best_tile", lambda *_: 4)
+    tiled = []
+    monkeypatch.setattr(winograd, "best_tile", lambda *shape, **_: tiled.append(shape) or 4)
     (shipped,) = PARITY.glob("*.npz")
     checks = list(compare(load_case(str(shipped))))
     assert len(checks) > 20
+    assert len({shape for shape, _ in tiled}) > 15
     assert [check.quantity for check in checks if not check.passed] == []
 
 

@@ -43,7 +43,7 @@ def run(python: str, script: str, flags: list[str]) -> Record:
     """One benchmark in its own process; ``{"failed": …}`` if it ends with an error."""
     command = [python, str(HERE / script), "--json", *flags]
     print("…", script, *flags, file=sys.stderr, flush=True)
-    environment = {huge_pages.VARIABLE: huge_pages.SETTING} | os.environ  # as commands have it; for both frameworks
+    environment = os.environ | huge_pages.environment()  # as commands have it; for both frameworks
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]

@@ -1,12 +1,13 @@
 """Where a step's time goes: each convolution's forward pass and both gradients, alone, plainly and by Winograd's tiles.
 
-    python experiments/benchmarks/layers.py
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/benchmarks/layers.py
 
 A row a layer of the reference network at 128x256, batch 2, float32: its operations; milliseconds of the forward pass,
 the gradient of its input and that of its kernel as XLA computes them plainly; the same three as a CPU gets them here.
 """
 
 import functools
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,18 +27,19 @@ LAYERS = {
     "fc6": (16, 32, 512, 1024, 4),
     "fc7": (16, 32, 1024, 1024, 4),
 }
-BATCH, REPEATS = 2, 3
+BATCH, REPEATS = 2, 9
 
 
 def milliseconds(function: Callable[..., Any], *inputs: jax.Array) -> float:
-    """Of one call, compiled, averaged over a few."""
+    """Of one call, compiled: the median of a few."""
     compiled = jax.jit(function)
     jax.block_until_ready(compiled(*inputs))
-    start = time.perf_counter()
+    found = []
     for _ in range(REPEATS):
-        result = compiled(*inputs)
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / REPEATS * 1e3
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*inputs))
+        found.append(time.perf_counter() - start)
+    return statistics.median(found) * 1e3
 
 
 def times(forward: Op, gradients: Derivative, x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> list[float]:

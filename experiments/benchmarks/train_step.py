@@ -3,6 +3,7 @@
     python experiments/benchmarks/train_step.py --precision=bfloat16 --batch=1
     python experiments/benchmarks/train_step.py --precision=float32 --height=128 --width=256 --steps=6 --warmup=2
 
+On a CPU set GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for memory as commands have it (sean_jax/huge_pages.py).
 Prints ms per step with steps queued and with each step waited for, images/s, TFLOP/s counted from the network's own
 arithmetic and their share of a large matrix product's rate, peak memory, and the time to the first step. One case a
 process, so that the allocator's peak is the case's. --cache_dir names a compilation cache: run twice for both starts.

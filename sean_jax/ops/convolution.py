@@ -52,6 +52,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, dilation: int = 1, precision: Any =
     On an NVIDIA GPU, if dilated: with few outputs (a classifier: the nine taps together have no more than there are
     inputs) one matrix product by all taps, then shift and add, both ways; else the plain convolution forward and the
     convolution of sub-grids backward. On a CPU, in float32: by Winograd's tiles, both ways, where they pay.
+    Derivatives are taken in reverse only (``jax.grad``, ``jax.vjp``).
     """
     channels_in, channels_out = kernel.shape[2:]
     make = _classifier if dilation > 1 and 9 * channels_out <= channels_in else _layer
@@ -119,9 +120,9 @@ def _from_sub_grids(grids: jax.Array, d: int, shape: tuple[int, ...]) -> jax.Arr
 
 
 def winograd_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:
-    """The same by Winograd's tiles of the sub-grids where that is faster on a CPU, else plain."""
-    grids, channels_out = _to_sub_grids(x, dilation), kernel.shape[3]
-    tile = _tile(grids, channels_out, 9 * x.size * channels_out)
+    """The same by Winograd's tiles of the sub-grids, at the highest precision, where a CPU is faster so; else plain."""
+    grids = _to_sub_grids(x, dilation)
+    tile = _tile(grids, kernel.shape[3])
     if tile is None:
         return plain_conv3x3(x, kernel, dilation=dilation, precision=precision)
     return _from_sub_grids(winograd.conv3x3(grids, kernel, tile), dilation, x.shape)
@@ -135,22 +136,16 @@ def winograd_gradients(
     of_x, of_kernel = derivative_of(plain)(x, kernel, gradient)  # what is replaced below, JAX drops
     grids, of_grids = _to_sub_grids(x, dilation), _to_sub_grids(gradient, dilation)
     channels_in, channels_out = kernel.shape[2:]
-    tile = _tile(of_grids, channels_in, 9 * gradient.size * channels_in)
-    if tile is not None:
+    if (tile := _tile(of_grids, channels_in)) is not None:
         of_x = _from_sub_grids(winograd.input_gradient3x3(of_grids, kernel, tile), dilation, x.shape)
-    # XLA gathers the nine neighbours of each number first: with few channels that is most of the work.
-    tile = _tile(grids, channels_out, 9 * x.size * (channels_out + _GATHERING_COST))
-    if tile is not None:
+    if (tile := _tile(grids, channels_out, for_kernel_gradient=True)) is not None:
         of_kernel = winograd.kernel_gradient3x3(grids, of_grids, tile)
     return of_x, of_kernel
 
 
-_GATHERING_COST = 150  # of one number, in multiply-adds of a matrix product, on two cores of an AMD EPYC
-
-
-def _tile(grids: jax.Array, channels_out: int, cost_of_plain: float) -> int | None:
+def _tile(grids: jax.Array, channels_out: int, **options: bool) -> int | None:
     # Narrower types are left to XLA: transformed, they would lose digits.
-    return winograd.best_tile(grids.shape, channels_out, cost_of_plain) if grids.dtype == jnp.float32 else None
+    return winograd.best_tile(grids.shape, channels_out, **options) if grids.dtype == jnp.float32 else None
 
 
 def tap_product_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:

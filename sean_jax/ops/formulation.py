@@ -23,6 +23,7 @@ from sean_jax.errors import UserError
 
 VARIABLE = "SEAN_JAX_FORMULATION"
 CHOICES = ("auto", "plain", "cpu", "gpu")
+_PLATFORMS = {"cpu": "cpu", "cuda": "gpu"}  # JAX's names
 
 Op = Callable[..., jax.Array]
 Derivative = Callable[..., tuple[jax.Array, ...]]  # (*inputs, gradient of the output) → gradients of the inputs
@@ -68,4 +69,6 @@ def _choose(ways: dict[str, Callable[..., Any]], *args: jax.Array) -> Any:
         raise UserError(f"{VARIABLE}={chosen}; expected one of {', '.join(CHOICES)}")
     if chosen != "auto":
         return ways[chosen](*args)
-    return lax.platform_dependent(*args, cpu=ways["cpu"], cuda=ways["gpu"], default=ways["plain"])
+    plain = ways["plain"]
+    others = {platform: ways[name] for platform, name in _PLATFORMS.items() if ways[name] is not plain}
+    return lax.platform_dependent(*args, **others, default=plain) if others else plain(*args)

@@ -41,18 +41,19 @@ def _transform(points: list[float]) -> _Transform:
 
 
 _TRANSFORMS = {2: _transform([0, 1, -1]), 4: _transform([0, 0.75, -0.75, 1.5, -1.5])}
-# In multiply-adds of a matrix product, of which two cores of an AMD EPYC do 6e7 a millisecond: what transforming one
-# number costs (with huge pages), and what must be saved, since each use takes the compiler up to a second.
-_TRANSFORM_COST = 60
-_WORTHWHILE = 6e7
+# In multiply-adds of a matrix product, of which two cores of an AMD EPYC do 6e7 a millisecond, with huge pages:
+_TRANSFORM_COST = 60  # what transforming one number takes
+_GATHERING_COST = 150  # what XLA's kernel gradient takes to gather one of the nine neighbours of each number
+_WORTHWHILE = 6e7  # what must be saved, since each use takes the compiler up to a second
 
 
-def best_tile(shape: tuple[int, ...], channels_out: int, cost_without: float) -> int | None:
-    """The tile that is fastest for an input ``[b, h, w, c]`` of this shape, or None if none pays.
-
-    It is the same for a convolution and for its kernel's gradient, but for what they cost without, in multiply-adds.
-    """
+def best_tile(shape: tuple[int, ...], channels_out: int, *, for_kernel_gradient: bool = False) -> int | None:
+    """The fastest tile for a convolution of ``[b, h, w, c]``, or for its kernel's gradient; None if none pays."""
     batch, height, width, channels_in = shape
+    if min(height, width) < 2:
+        return None  # taps that never meet the map must get a gradient of zero; a rounding error, Adam would magnify
+    numbers = batch * height * width * channels_in
+    plain = 9 * numbers * (channels_out + (_GATHERING_COST if for_kernel_gradient else 0))
 
     def cost(tile: int) -> float:
         tiles = batch * -(-height // tile) * -(-width // tile)
@@ -60,7 +61,7 @@ def best_tile(shape: tuple[int, ...], channels_out: int, cost_without: float) ->
         return (tile + 2) ** 2 * (tiles * channels_in * channels_out + _TRANSFORM_COST * transformed)
 
     best = min(_TRANSFORMS, key=cost)
-    return best if cost_without - cost(best) > _WORTHWHILE else None
+    return best if plain - cost(best) > _WORTHWHILE else None
 
 
 def conv3x3(x: jax.Array, kernel: jax.Array, tile: int) -> jax.Array:

@@ -8,7 +8,8 @@ import streets
 from commands import ROOT, Result, run
 from PIL import Image
 
-pytestmark = pytest.mark.xdist_group("experiments")  # they share trainings
+tables = pytest.mark.xdist_group("tables")  # those of a group share trainings
+real = pytest.mark.xdist_group("real")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def _cells(file) -> dict[str, list[str]]:
     return {line.split(" | ")[0].strip("| "): [c.strip("| ") for c in line.split(" | ")[1:]] for line in lines}
 
 
+@tables
 @pytest.mark.parametrize(("table", "source", "classes"), [("table1", "synthia", 16), ("table2", "gta5", 19)])
 def test_tables_1_and_2_stand_beside_the_papers_rows(experiment, runs, table, source, classes):
     experiment(f"{table}.py")
@@ -72,6 +74,7 @@ def test_the_papers_rows_have_the_means_that_they_state():
             assert abs(np.mean([v for v in values if v is not None]) - mean) < 0.15, row
 
 
+@tables
 @pytest.mark.parametrize(
     ("table", "values"), [("table3", {"0.1": "36.3", "0.3": "37.5"}), ("table4", {"0": "34.6", "0.1": "36.2"})]
 )
@@ -83,6 +86,7 @@ def test_sweeps_stand_beside_the_papers(experiment, runs, table, values):
     assert len(rows["sean, paper, teacher"]) == 2
 
 
+@tables
 @pytest.mark.parametrize(("figure", "columns"), [("figure3", 4), ("figure4", 3)])
 def test_figures_are_drawn(experiment, runs, figure, columns):
     experiment(f"{figure}.py")
@@ -94,6 +98,7 @@ def test_figures_are_drawn(experiment, runs, figure, columns):
     assert all(strip.std() > 10 for strip in strips)
 
 
+@real
 def test_camvid_day_to_dusk(experiment, runs, camvid):
     experiment("camvid_day_to_dusk.py", camvid_dir=camvid)
     results = runs / "camvid/smoke/results"
@@ -122,6 +127,7 @@ def test_camvid_day_to_dusk(experiment, runs, camvid):
     assert (results / "day_to_dusk_methods.md").read_text() == before
 
 
+@real
 def test_minicity_to_camvid(experiment, runs, camvid):
     experiment("minicity_to_camvid.py", camvid_dir=camvid)
     found = json.loads((runs / "camvid/smoke/results/minicity_to_camvid.json").read_text())["results"]

@@ -44,7 +44,7 @@ _TRANSFORMS = {2: _transform([0, 1, -1]), 4: _transform([0, 0.75, -0.75, 1.5, -1
 # In multiply-adds of a matrix product, of which two cores of an AMD EPYC do 6e7 a millisecond, with huge pages:
 _TRANSFORM_COST = 60  # what transforming one number takes
 _GATHERING_COST = 150  # what XLA's kernel gradient takes to gather one of the nine neighbours of each number
-_WORTHWHILE = 6e7  # what must be saved, since each use takes the compiler up to a second
+_WORTHWHILE = 6e8  # what must be saved, ten milliseconds, since each use takes the compiler up to a second
 
 
 def best_tile(shape: tuple[int, ...], channels_out: int, *, for_kernel_gradient: bool = False) -> int | None:

@@ -15,7 +15,7 @@ from study import NETWORKS, Results, Study, arguments, mean_ious, small, spread,
 
 from sean_jax.config import Config
 from sean_jax.errors import UserError
-from sean_jax.protocols import COMPARABLE, score
+from sean_jax.scoring.protocols import COMPARABLE, score
 
 SMOKE: dict[str, Any] = {
     "source": "minicity_game", "target": "minicity_camera", "width_multiplier": 1 / 32, "fc_channels": 256,

@@ -16,8 +16,8 @@ import cityscapes
 import plots
 import study
 
-from sean_jax.scoring import truth_of
-from sean_jax.visualize import colorize
+from sean_jax.scoring.scorer import truth_of
+from sean_jax.scoring.visualize import colorize
 
 
 def main() -> None:

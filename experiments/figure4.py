@@ -17,7 +17,7 @@ import cityscapes
 import plots
 import study
 
-from sean_jax.visualize import heat_map
+from sean_jax.scoring.visualize import heat_map
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def same_state(a: pathlib.Path, b: pathlib.Path) -> bool:
     import jax
     import numpy as np
 
-    from sean_jax.checkpoints import read_state
+    from sean_jax.run.checkpoints import read_state
 
     leaves_a, leaves_b = (jax.tree.leaves(read_state(x)) for x in (a, b))
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in zip(leaves_a, leaves_b, strict=True))

@@ -17,13 +17,19 @@ from typing import Any
 
 import jax
 
-from sean_jax import cli, compilation_cache, loop, networks, rundir, scoring, setup
+from sean_jax.cli import command as cli
+from sean_jax.cli import compilation_cache
 from sean_jax.errors import UserError
+from sean_jax.run import directory as rundir
+from sean_jax.run import loop
+from sean_jax.run import plan as setup
+from sean_jax.run import trained as networks
+from sean_jax.scoring import scorer as scoring
 
 NETWORKS = ("student", "teacher")
 
 Settings = Mapping[str, Any]  # fields of sean_jax.config.Config
-Scores = dict[str, dict[str, Any]]  # by network, what sean_jax.scoring says of it
+Scores = dict[str, dict[str, Any]]  # by network, what sean_jax.scoring.scorer says of it
 Results = dict[str, dict[int, dict[str, Any]]]  # by row and seed: scores by scored set, and the share of kept pixels
 
 
@@ -50,7 +56,7 @@ class Study:
     Attributes:
       runs: folder of the run directories.
       settings: what all trainings share.
-      scored: name → arguments of :func:`sean_jax.scoring.open_scorer` (dataset, dataset_dir, split).
+      scored: name → arguments of :func:`sean_jax.scoring.scorer.open_scorer` (dataset, dataset_dir, split).
       protocol: of the scores.
     """
 

@@ -268,7 +268,7 @@ def reference_architecture() -> dict[str, Any]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Settings that differ and change what a run computes, as ``name: old → new``.
 
-    Of two TOML files what they say counts, which :func:`sean_jax.rundir.check_data` compares, and not their paths.
+    Paths of TOML files do not count: :func:`sean_jax.run.directory.check_data` compares what the files say.
     """
 
     def same(name: str) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 from absl import flags
 
-from sean_jax import cli, compilation_cache, huge_pages
+from sean_jax.cli import command as cli
+from sean_jax.cli import compilation_cache, huge_pages
 from sean_jax.errors import UserError
-from sean_jax.protocols import PROTOCOLS, rescore, score_table
+from sean_jax.scoring.protocols import PROTOCOLS, rescore, score_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
@@ -53,9 +54,9 @@ def main() -> None:
 
 
 def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
-    from sean_jax.metrics import format_table
-    from sean_jax.rundir import write_json
-    from sean_jax.scoring import describe
+    from sean_jax.run.directory import write_json
+    from sean_jax.scoring.metrics import format_table
+    from sean_jax.scoring.scorer import describe
 
     print(describe(scores))
     print(format_table(scores))
@@ -66,8 +67,8 @@ def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
 
 
 def _evaluate() -> dict[str, Any]:
-    from sean_jax.networks import open_network
-    from sean_jax.scoring import score_network
+    from sean_jax.run.trained import open_network
+    from sean_jax.scoring.scorer import score_network
 
     compilation_cache.enable()
     return score_network(

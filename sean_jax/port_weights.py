@@ -11,7 +11,8 @@ from pathlib import Path
 
 from absl import flags
 
-from sean_jax import cli, weights
+from sean_jax import weights
+from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
 
 
@@ -53,7 +54,7 @@ def port(source: str, output: str, network: str | None = None) -> weights.Report
 def _read_run(workdir: str, network: str) -> weights.WeightsFile:
     if not (Path(workdir) / "config.json").is_file() or not (Path(workdir) / "checkpoints").is_dir():
         raise UserError(f"{workdir} has no config.json and checkpoints/; give a file or the --workdir of a training")
-    from sean_jax.checkpoints import read_weights  # JAX and Orbax take seconds to import; files need neither
+    from sean_jax.run.checkpoints import read_weights  # JAX and Orbax take seconds to import; files need neither
 
     params, metadata = read_weights(workdir, network)
     return weights.WeightsFile(weights.from_params(params), metadata, workdir)

@@ -12,9 +12,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from sean_jax import cli, compilation_cache, huge_pages, submission, visualize
-from sean_jax.data import labels
+from sean_jax.cli import command as cli
+from sean_jax.cli import compilation_cache, huge_pages
+from sean_jax.data import image_files as labels
 from sean_jax.errors import UserError
+from sean_jax.scoring import submission, visualize
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
@@ -54,8 +56,8 @@ def main() -> None:
     import jax
     from tqdm import tqdm
 
-    from sean_jax.evaluation import at_size
-    from sean_jax.networks import open_network
+    from sean_jax.run.trained import open_network
+    from sean_jax.scoring.predictor import at_size
 
     compilation_cache.enable()
     opened = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
@@ -143,7 +145,7 @@ def check_image(path: pathlib.Path) -> None:
     Raises:
       UserError: it is no image that we can read, or smaller than the network bears.
     """
-    from sean_jax.models.segmenter import MIN_SIZE
+    from sean_jax.models.deeplab import MIN_SIZE
 
     with _image_errors(path), Image.open(path) as image:
         width, height = image.size
@@ -171,7 +173,7 @@ def _image_errors(path: pathlib.Path) -> Iterator[None]:
 
 
 def _label_id_table(classes: tuple[str, ...]) -> np.ndarray:
-    from sean_jax.data.datasets import load_dataset
+    from sean_jax.data.catalogue import load_dataset
 
     ids = {name: label_id for label_id, name in load_dataset("cityscapes").label_ids.items()}
     unknown = [name for name in classes if name not in ids]

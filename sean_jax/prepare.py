@@ -18,13 +18,13 @@ from typing import Any
 
 from absl import flags
 
-from sean_jax import cli
-from sean_jax.data.builder import prepare
-from sean_jax.data.datasets import DATASETS, LABEL_ENCODINGS, load_dataset
-from sean_jax.data.listing import FaultsFoundError
+from sean_jax.cli import command as cli
+from sean_jax.data.catalogue import DATASETS, LABEL_ENCODINGS, load_dataset
+from sean_jax.data.folders import default_data_dir, resolve_source_dir
+from sean_jax.data.preparation.builder import prepare
+from sean_jax.data.preparation.job import LABEL_MODES
+from sean_jax.data.preparation.listing import FaultsFoundError
 from sean_jax.data.prepared import PreparedSet
-from sean_jax.data.requests import LABEL_MODES
-from sean_jax.data.sources import default_data_dir, resolve_source_dir
 from sean_jax.errors import UserError
 
 # Faults named on the terminal.

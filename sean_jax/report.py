@@ -5,7 +5,7 @@ import pathlib
 
 from absl import flags
 
-from sean_jax import cli
+from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_multi_string("workdir", None, "run directory; several are compared")
@@ -19,7 +19,7 @@ def main() -> None:
     if OUT.value and not out.parent.is_dir():
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of fonts that it looks for once
-    from sean_jax.files import write_whole
+    from sean_jax.atomic import write_whole
     from sean_jax.reporting.page import findings, render
     from sean_jax.reporting.rundata import load_runs
 

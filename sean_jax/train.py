@@ -7,7 +7,8 @@ from typing import Any
 
 from absl import flags
 
-from sean_jax import cli, compilation_cache, huge_pages
+from sean_jax.cli import command as cli
+from sean_jax.cli import compilation_cache, huge_pages
 from sean_jax.config import Config, choices, kind
 from sean_jax.errors import UserError
 
@@ -65,8 +66,8 @@ def main() -> None:
                 f"--host_index={HOST.value} with --host_count={HOSTS.value}; expected an index from 0 to the count - 1"
             )
         jax.distributed.initialize(COORDINATOR.value, HOSTS.value, HOST.value)
-    from sean_jax.loop import train
-    from sean_jax.setup import plan
+    from sean_jax.run.loop import train
+    from sean_jax.run.plan import plan
 
     planned = plan(given)
     train(planned, pathlib.Path(WORKDIR.value or _default_workdir(planned.run.config)))

@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from sean_jax import cli
+from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
 
 CASES = flags.DEFINE_multi_string("case", None, "parity case, an .npz file; may be repeated; default: those shipped")

@@ -6,7 +6,7 @@ import pytest
 
 from sean_jax.config import PRESETS, Config, choices, choose_preset, differences, kind, resolve
 from sean_jax.errors import UserError
-from sean_jax.setup import plan
+from sean_jax.run.plan import plan
 
 # method.md, "Two presets", in its order: setting, paper, authors' code on GTA-5 → Cityscapes.
 TABLE = [

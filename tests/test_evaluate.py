@@ -90,8 +90,8 @@ def test_a_wrong_flag_is_one_line(evaluate, finished, flags, parts, code):
 
 def test_a_data_set_that_cannot_supply_the_classes_is_refused_before_it_is_prepared(evaluate, finished):
     """16 of the 19 classes would be there; those that are not are named."""
-    from sean_jax.data.classes import LABEL_SPACES
-    from sean_jax.data.datasets import DATASETS
+    from sean_jax.data.catalogue import DATASETS
+    from sean_jax.data.label_spaces import LABEL_SPACES
 
     supplied = set(DATASETS["synthia"].label_ids.values())
     missing = [name for name in LABEL_SPACES["19"].classes if name not in supplied]

@@ -9,10 +9,10 @@ import streets
 from commands import assert_refused
 from PIL import Image
 
-from sean_jax import visualize
-from sean_jax.data.classes import LABEL_SPACES
+from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.errors import UserError
 from sean_jax.predict import find_images, read_image
+from sean_jax.scoring import visualize
 
 PALETTE = LABEL_SPACES["19"].palette
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from commands import assert_refused
 
-from sean_jax import rundir
-from sean_jax.monitor import Monitor
-from sean_jax.scoring import Evaluation
+from sean_jax.run import directory as rundir
+from sean_jax.run.monitor import Monitor
+from sean_jax.scoring.scorer import Evaluation
 
 # The command
 

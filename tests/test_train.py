@@ -15,7 +15,7 @@ from commands import Command, assert_refused
 from PIL import Image
 
 from sean_jax import weights
-from sean_jax.checkpoints import read_state
+from sean_jax.run.checkpoints import read_state
 
 
 def lines(workdir) -> list[dict]:

@@ -42,7 +42,8 @@ def test_a_case_ships_with_the_package_and_a_changed_value_in_it_is_found(sessio
 
 def test_winograds_tiles_in_every_layer_agree_too(monkeypatch):
     """In the backbone's, that is, student and teacher; which layers are given any depends on the size."""
-    from sean_jax.ops import formulation, winograd
+    from sean_jax.ops import implementation as formulation
+    from sean_jax.ops import winograd
     from sean_jax.parity.compare import compare
     from sean_jax.parity.reference import load_case
     from sean_jax.verify import PARITY

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from typing import Any
 
-from sean_jax import huge_pages
+from sean_jax.cli import huge_pages
 
 HERE = pathlib.Path(__file__).parent
 Record = dict[str, Any]

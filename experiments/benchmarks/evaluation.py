@@ -13,8 +13,8 @@ import measure
 import numpy as np
 
 from sean_jax.config import PRESETS, Config, architecture
-from sean_jax.evaluation import Example, make_evaluator
-from sean_jax.models.segmenter import Segmenter
+from sean_jax.models.deeplab import Segmenter
+from sean_jax.scoring.predictor import Example, make_evaluator
 
 
 def main() -> None:

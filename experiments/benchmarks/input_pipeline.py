@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sean_jax.data.builder import prepare
+from sean_jax.data.catalogue import DATASETS, label_map
 from sean_jax.data.concurrency import cpu_count
-from sean_jax.data.datasets import DATASETS, label_map
+from sean_jax.data.folders import resolve_source_dir
 from sean_jax.data.pipeline import LOADERS, evaluation_examples, training_batches
+from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.prepared import PreparedSet
-from sean_jax.data.sources import resolve_source_dir
 
 HEIGHT, WIDTH = 512, 1024
 STEPS_PER_SECOND, CORES = 111, 16

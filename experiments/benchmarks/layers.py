@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from sean_jax.ops.convolution import plain_conv3x3, winograd_conv3x3, winograd_gradients
-from sean_jax.ops.formulation import Derivative, Op, derivative_of
+from sean_jax.ops.implementation import Derivative, Op, derivative_of
 
 # Height, width, channels in and out, dilation.
 LAYERS = {

@@ -18,8 +18,8 @@ import measure
 
 from sean_jax.config import PRESETS, Config, architecture
 from sean_jax.methods.sean import SEAN
-from sean_jax.models.segmenter import PRECISIONS, Segmenter
-from sean_jax.parallel import AXIS, pmap_step, replicate
+from sean_jax.models.deeplab import PRECISIONS, Segmenter
+from sean_jax.training.parallel import AXIS, pmap_step, replicate
 
 
 def matrix_product_tflops(precision: str) -> float:

@@ -9,9 +9,9 @@ import tomllib
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sean_jax.data.classes import IGNORE_LABEL, LABEL_SPACES, Color, LabelSpace, default_color
-from sean_jax.data.datasets import Dataset, Split
-from sean_jax.data.listing import wildcards
+from sean_jax.data.catalogue import Dataset, Split
+from sean_jax.data.label_spaces import IGNORE_LABEL, LABEL_SPACES, Color, LabelSpace, default_color
+from sean_jax.data.preparation.listing import wildcards
 from sean_jax.errors import UserError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -4,7 +4,7 @@ from sean_jax.config import Config
 from sean_jax.methods.base import Method
 from sean_jax.methods.sean import SEAN
 from sean_jax.methods.source_only import SourceOnly
-from sean_jax.models.segmenter import Segmenter
+from sean_jax.models.deeplab import Segmenter
 
 METHODS = {"sean": SEAN, "source_only": SourceOnly}
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sean_jax import ema
-from sean_jax.augmentation import add_noise, mirror, random_flips
 from sean_jax.config import Config
-from sean_jax.models.segmenter import Segmenter, classifier_is_read
-from sean_jax.optimizer import make_optimizer
-from sean_jax.parallel import AXIS
-from sean_jax.randomness import Purpose, example_keys
+from sean_jax.models.deeplab import Segmenter, classifier_is_read
+from sean_jax.training import ema
+from sean_jax.training.augmentation import add_noise, mirror, random_flips
+from sean_jax.training.optimizers import make_optimizer
+from sean_jax.training.parallel import AXIS
+from sean_jax.training.randomness import Purpose, example_keys
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]

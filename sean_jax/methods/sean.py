@@ -6,14 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sean_jax.augmentation import add_noise, mirror, random_flips
-from sean_jax.losses import (
-    attention_mask,
-    consistency_loss,
-    consistency_normaliser,
-    count_labelled,
-    segmentation_loss,
-)
 from sean_jax.methods.base import (
     Batch,
     Metrics,
@@ -25,10 +17,18 @@ from sean_jax.methods.base import (
     sum_over_devices,
     sum_over_micro_batches,
 )
-from sean_jax.models.segmenter import Prediction
+from sean_jax.models.deeplab import Prediction
 from sean_jax.ops.resize import resize_bilinear
-from sean_jax.parallel import AXIS
-from sean_jax.randomness import Purpose, example_keys
+from sean_jax.training.augmentation import add_noise, mirror, random_flips
+from sean_jax.training.losses import (
+    attention_mask,
+    consistency_loss,
+    consistency_normaliser,
+    count_labelled,
+    segmentation_loss,
+)
+from sean_jax.training.parallel import AXIS
+from sean_jax.training.randomness import Purpose, example_keys
 
 
 class Views(NamedTuple):

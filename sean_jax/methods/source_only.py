@@ -5,7 +5,6 @@ Same network, initialisation, schedule and moving average as SEAN; the target is
 
 import jax
 
-from sean_jax.losses import count_labelled, segmentation_loss
 from sean_jax.methods.base import (
     Batch,
     Metrics,
@@ -16,6 +15,7 @@ from sean_jax.methods.base import (
     sum_over_devices,
     sum_over_micro_batches,
 )
+from sean_jax.training.losses import count_labelled, segmentation_loss
 
 
 class SourceOnly(SelfEnsembling):

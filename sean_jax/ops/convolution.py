@@ -1,4 +1,4 @@
-"""Convolutions with one meaning, formulated for the platform they run on (see :mod:`~sean_jax.ops.formulation`)."""
+"""Convolutions with one meaning, formulated for the platform they run on (see :mod:`~sean_jax.ops.implementation`)."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sean_jax.ops import winograd
-from sean_jax.ops.formulation import Formulation, Op, by_platform, derivative_of
+from sean_jax.ops.implementation import Formulation, Op, by_platform, derivative_of
 
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 

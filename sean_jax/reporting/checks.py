@@ -30,7 +30,7 @@ ROSE, NO_LONGER_FALLS, STANDARD_ERRORS = 0.05, -0.01, 2.0
 # Not the consistency loss by itself: it is small while both networks are unsure and rightly grows as they commit.
 LOSSES = {"train/loss": "total loss", "train/loss_segmentation": "segmentation loss"}
 
-# What two scores must share to be compared; as in sean_jax.protocols, which cannot be imported without JAX.
+# What two scores must share to be compared; as in sean_jax.scoring.protocols, which cannot be imported without JAX.
 COMPARABLE = ("protocol", "dataset", "split", "images", "input_size", "resolution", "interpolation", "selection")
 
 

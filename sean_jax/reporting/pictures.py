@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sean_jax.visualize import heat_map
+from sean_jax.scoring.visualize import heat_map
 
 SHOWN = 4  # steps of a run
 # Pixels: 320 for each of a panel's five pictures. A full-size panel of Cityscapes has 5136 and ten megabytes.

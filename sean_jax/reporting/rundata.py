@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sean_jax.data.classes import LabelSpace
+from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
 
 # What a score must say of itself to be shown.

@@ -1,15 +1,15 @@
 from pathlib import Path
 
-import fixtures
+import data_fixtures as fixtures
 import numpy as np
 import pytest
 from PIL import Image
 
-from sean_jax.data.builder import prepare
-from sean_jax.data.classes import load_label_space
-from sean_jax.data.datasets import DATASETS, label_map, load_dataset
-from sean_jax.data.listing import find_pairs, list_examples
+from sean_jax.data.catalogue import DATASETS, label_map, load_dataset
+from sean_jax.data.label_spaces import load_label_space
 from sean_jax.data.pipeline import evaluation_examples
+from sean_jax.data.preparation.builder import prepare
+from sean_jax.data.preparation.listing import find_pairs, list_examples
 from sean_jax.errors import UserError
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments" / "datasets"

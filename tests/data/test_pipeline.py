@@ -2,15 +2,15 @@ import io
 import subprocess
 import sys
 
-import fixtures
+import data_fixtures as fixtures
 import numpy as np
 import pytest
 from PIL import Image
 
 from sean_jax.data import pipeline
-from sean_jax.data.builder import prepare
-from sean_jax.data.classes import LABEL_SPACES
-from sean_jax.data.datasets import DATASETS, label_map
+from sean_jax.data.catalogue import DATASETS, label_map
+from sean_jax.data.label_spaces import LABEL_SPACES
+from sean_jax.data.preparation.builder import prepare
 from sean_jax.errors import UserError
 
 SOURCE_COUNT, TARGET_COUNT, BATCH = 5, 7, 4
@@ -229,7 +229,8 @@ def test_scoring_without_labels_is_refused(sets):
 SCRIPT = """
 import sys
 from pathlib import Path
-from sean_jax.data import builder, classes, datasets, pipeline
+from sean_jax.data.preparation import builder
+from sean_jax.data import label_spaces as classes, catalogue as datasets, pipeline
 from sean_jax.errors import UserError
 gta5, root = datasets.DATASETS["gta5"], Path(sys.argv[1])
 common = dict(split="train", data_dir=root / "prepared", height=16, width=32, progress=False)
@@ -266,7 +267,7 @@ SHARE = """
 import sys
 from pathlib import Path
 import numpy as np
-from sean_jax.data import classes, datasets, pipeline
+from sean_jax.data import label_spaces as classes, catalogue as datasets, pipeline
 from sean_jax.data.prepared import PreparedSet
 source, target, loader, index, out = sys.argv[1:]
 table = datasets.label_map(datasets.DATASETS["gta5"], classes.LABEL_SPACES["16"])

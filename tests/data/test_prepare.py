@@ -3,7 +3,7 @@ import os
 import subprocess
 import sys
 
-import fixtures
+import data_fixtures as fixtures
 import pytest
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sean_jax.data.datasets import load_dataset
+from sean_jax.data.catalogue import load_dataset
 from sean_jax.errors import UserError
 
 INLINE = """name = "mine"

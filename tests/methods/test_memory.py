@@ -8,8 +8,8 @@ from sean_jax.config import Config
 from sean_jax.errors import UserError
 from sean_jax.methods.sean import SEAN
 from sean_jax.methods.source_only import SourceOnly
-from sean_jax.models.segmenter import Segmenter
-from sean_jax.parallel import devices_for, pmap_step
+from sean_jax.models.deeplab import Segmenter
+from sean_jax.training.parallel import devices_for, pmap_step
 
 NETWORK = {"num_classes": 4, "width_multiplier": 1 / 32}
 

@@ -10,8 +10,8 @@ import pytest
 from sean_jax.config import Config
 from sean_jax.methods.base import SourceView
 from sean_jax.methods.sean import SEAN, Views
-from sean_jax.models.segmenter import Segmenter
-from sean_jax.parallel import AXIS
+from sean_jax.models.deeplab import Segmenter
+from sean_jax.training.parallel import AXIS
 
 CLASSES = 4
 

@@ -13,8 +13,8 @@ from sean_jax.config import PRESETS, Config
 from sean_jax.methods.base import SourceView
 from sean_jax.methods.sean import SEAN, Views
 from sean_jax.methods.source_only import SourceOnly
-from sean_jax.models.segmenter import Segmenter
-from sean_jax.parallel import AXIS, local_shards, pmap_step, replicate
+from sean_jax.models.deeplab import Segmenter
+from sean_jax.training.parallel import AXIS, local_shards, pmap_step, replicate
 
 CLASSES = 4
 

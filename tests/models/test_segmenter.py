@@ -6,7 +6,7 @@ import pytest
 
 from sean_jax.config import PRESETS, Config, architecture
 from sean_jax.models.attention import Attention
-from sean_jax.models.segmenter import Segmenter, classifier_is_read
+from sean_jax.models.deeplab import Segmenter, classifier_is_read
 from sean_jax.ops.pooling import average_pool_2x2, average_pool_3x3
 from sean_jax.ops.resize import resize_bilinear
 

@@ -11,7 +11,8 @@ import pytest
 from jax import lax
 
 from sean_jax.errors import UserError
-from sean_jax.ops import convolution, formulation, winograd
+from sean_jax.ops import convolution, winograd
+from sean_jax.ops import implementation as formulation
 
 # (batch, height, width, channels in, channels out): odd sizes, maps smaller than the dilation, single cells.
 SHAPES = [(1, 8, 16, 6, 5), (2, 9, 13, 3, 7), (3, 5, 4, 40, 4), (1, 1, 3, 19, 2), (2, 7, 31, 64, 3)]

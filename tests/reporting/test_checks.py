@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sean_jax import protocols
-from sean_jax.data.classes import LabelSpace
+from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.reporting import checks
 from sean_jax.reporting.rundata import RunData
+from sean_jax.scoring import protocols
 
 CLASSES = ("road", "car", "sky", "pole")
 SPACE = LabelSpace("four", CLASSES, ((1, 2, 3),) * 4, ((),) * 4)

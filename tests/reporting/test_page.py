@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from sean_jax.data.classes import LABEL_SPACES
+from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.reporting.page import render
 from sean_jax.reporting.rundata import load_runs
 

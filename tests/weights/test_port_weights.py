@@ -89,7 +89,7 @@ def test_a_run_directory_gives_the_network_asked_for(tmp_path, monkeypatch):
                 params[group][layer]["bias"] = np.zeros(outputs, np.float32)
         return params, metadata
 
-    monkeypatch.setitem(sys.modules, "sean_jax.checkpoints", types.SimpleNamespace(read_weights=read_weights))
+    monkeypatch.setitem(sys.modules, "sean_jax.run.checkpoints", types.SimpleNamespace(read_weights=read_weights))
     for network in (None, "student"):
         port_weights.port(str(workdir), str(tmp_path / f"{network}.npz"), network)
     assert asked == [(str(workdir), "teacher"), (str(workdir), "student")]

@@ -1,0 +1,196 @@
+"""Preparation: a split's files, checked and resized once, into ArrayRecord files that are read by index.
+
+The TFDS builder runs without TensorFlow because it is handed encoded PNGs. It writes one TFDS split for every
+few hundred megabytes ("part"): TFDS keeps a split in memory up to 1 GB, and beyond that needs TensorFlow and,
+where the order is to be kept, all of the split in memory at once.
+"""
+
+import contextlib
+import io
+import itertools
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from sean_jax.data.catalogue import Dataset
+from sean_jax.data.concurrency import lock
+from sean_jax.data.preparation.inspection import Inspection, check_space, existing_parent
+from sean_jax.data.preparation.job import LABEL_MODES, Request, digest_of_files
+from sean_jax.data.preparation.listing import find_pairs
+from sean_jax.data.preparation.overrides import Decisions, recall, settle
+from sean_jax.data.prepared import METADATA_FILE, PreparedSet
+from sean_jax.errors import UserError
+
+
+class PreparedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Images, and labels where wanted, of any described data set; a config is one :class:`Request`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, request: Request, inspection: Inspection, data_dir: Path):
+        self.request, self.inspection = request, inspection
+        self.facts = tfds.core.MetadataDict()  # saved with the records
+        super().__init__(data_dir=data_dir, config=tfds.core.BuilderConfig(name=_config_name(request)))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        request = self.request
+        shape = (request.height, request.width) if request.labels != "original" else (None, None)
+        features: dict[str, Any] = {
+            "name": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(request.height, request.width, 3), encoding_format="png"),
+        }
+        if request.labels != "none":
+            features["label"] = tfds.features.Image(shape=(*shape, 1), dtype=np.uint8, encoding_format="png")
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=self.facts,
+            disable_shuffling=True,  # the order is that of the names
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[Any, Any]:
+        del dl_manager
+        request = self.request
+        results = self._records()
+        parts = -(-len(self.inspection.examples) // request.part_length)
+        # The last part takes whatever is left, so that `results` runs to its end, where faults are reported.
+        lengths = [request.part_length] * (parts - 1) + [None]
+        return {
+            f"part{i:06d}": self._generate_examples(itertools.islice(results, length))
+            for i, length in enumerate(lengths)
+        }
+
+    def _generate_examples(self, results: Iterator[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        return enumerate(results)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """Examples for TFDS in order; raises FaultsFoundError once all files have been looked at, if any is at fault.
+
+        Fills ``self.facts`` before it ends.
+        """
+        request, inspection = self.request, self.inspection
+        yield from inspection.records("preparing")
+        self.facts.update(
+            dataset=request.dataset.name,
+            split=request.split,
+            height=request.height,
+            width=request.width,
+            labels=request.labels,
+            digest=request.digest,
+            part_length=request.part_length,
+            names=[example.name for example in inspection.examples],
+            **inspection.facts(),
+        )
+
+
+def _config_name(request: Request) -> str:
+    size = f"{request.width}x{request.height}"
+    return f"{request.dataset.name}-{request.split}-{size}-{request.labels}-{request.digest}"
+
+
+def prepare(
+    dataset: Dataset,
+    *,
+    split: str,
+    source_dir: str | Path,
+    data_dir: str | Path,
+    height: int,
+    width: int,
+    labels: str,
+    progress: bool = True,
+    flag: str = "--source_dir",
+    label_encoding: str | None = None,
+    skip_bad: bool | None = None,
+) -> PreparedSet:
+    """Prepares a split at a size, or finds it prepared already and returns at once.
+
+    Args:
+      dataset: the data set.
+      split: which of its splits.
+      source_dir: its folder, as downloaded.
+      data_dir: where prepared sets are kept.
+      height: of the prepared images.
+      width: of the prepared images.
+      labels: ``none`` (label files are neither opened nor looked for: targets of adaptation), ``resized`` (to
+        height × width: training) or ``original`` (at their own size: scoring).
+      progress: whether to say what space is needed and to show a progress bar.
+      flag: the flag that gave ``source_dir``, for messages.
+      label_encoding: what the labels hold; None: what was said of these files before, or else what they show.
+      skip_bad: whether to leave faulty pairs out; None: as was said of these files before, or else no.
+
+    Raises:
+      UserError: missing files, or faults of files (:class:`FaultsFoundError`, which lists them all); nothing is kept.
+    """
+    if labels not in LABEL_MODES:
+        raise ValueError(f"labels is {labels!r}; expected one of {', '.join(LABEL_MODES)}")
+    if height < 1 or width < 1:
+        raise UserError(f"size {width}x{height} (width x height); expected at least 1x1")
+    if label_encoding is not None and label_encoding not in dataset.label_encodings:
+        expected = ", ".join(dataset.label_encodings)
+        raise UserError(
+            f"--label_encoding={label_encoding}: labels of {dataset.name} are never that; expected {expected}"
+        )
+    examples, missing = find_pairs(dataset, split, source_dir, labels != "none", flag)
+    data_dir = Path(data_dir).expanduser()
+    if not existing_parent(data_dir).is_dir():
+        raise UserError(f"--data_dir={data_dir} is or lies in a file; expected a folder")
+    files_digest = digest_of_files(dataset, split, examples, missing)
+    before = recall(data_dir, files_digest)
+    said = Decisions(
+        before.label_encoding if label_encoding is None else label_encoding,
+        before.skip_bad if skip_bad is None else skip_bad,
+    )
+    files = (tuple(examples), tuple(missing), files_digest)
+    request = Request(dataset, split, Path(source_dir), height, width, labels, *files, said)
+    directory = data_dir / PreparedImages.name / _config_name(request) / str(PreparedImages.VERSION)
+    # TFDS gives the folder this name when it is whole.
+    if not (directory / METADATA_FILE).is_file():
+        with lock(data_dir / PreparedImages.name / ".locks" / _config_name(request)):
+            if not (directory / METADATA_FILE).is_file():  # nobody else did it while we waited
+                _build(request, data_dir, directory, progress)
+    settle(data_dir, files_digest, said)
+    return PreparedSet(directory)
+
+
+def _build(request: Request, data_dir: Path, directory: Path, progress: bool) -> None:
+    """Prepares into a folder of another name, which TFDS renames to ``directory`` at the end."""
+    config_dir = directory.parent
+    # We hold the lock: whatever is there was left behind by a process that was killed.
+    shutil.rmtree(config_dir, ignore_errors=True)
+    inspection = Inspection(request, progress)
+    check_space(inspection, data_dir, progress)
+    if request.decisions.skip_bad:
+        inspection.leave_out_bad()
+    try:
+        # TFDS wants a folder for downloads, which there are none of.
+        with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
+            builder = PreparedImages(request, inspection, data_dir)
+            builder.download_and_prepare(download_dir=downloads, file_format="array_record")
+    except BaseException as error:
+        shutil.rmtree(config_dir, ignore_errors=True)
+        # ArrayRecord reports a full disk when it closes a file, not as an OSError.
+        if isinstance(error, RuntimeError) and (reason := re.search(r"write\(\) failed: ([^;]*)", str(error))):
+            raise UserError(
+                f"cannot write: {reason[1]} ({data_dir}); free space there or choose another --data_dir"
+            ) from None
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """TFDS talks of downloading on standard output, and of its own progress; ours says what matters."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

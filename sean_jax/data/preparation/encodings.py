@@ -1,0 +1,188 @@
+"""What the values of label files mean: which encoding a set of files is in, and from it to the data set's own ids.
+
+A data set is told apart from its copies by its files as a whole, because a single one may fit two encodings: 8-bit
+files of SYNTHIA hold 0-22 if they are its own ids, and 0-18 and 255 if they are trainIds.
+"""
+
+import collections
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from sean_jax.data.catalogue import LABEL_ENCODINGS, TRAIN_IDS, Dataset
+from sean_jax.data.image_files import BadFileError, LabelFile, open_label
+
+_VALID_TRAIN_IDS = frozenset([*TRAIN_IDS, 255])
+# Road, vegetation, sky and car, which hardly a street scene lacks, as trainIds. Read as Cityscapes' ids they are
+# unlabelled, sidewalk, rail track and fence.
+_TYPICAL_TRAIN_IDS = frozenset([0, 8, 10, 13])
+# Ids that are ignored and may yet have the colour of a class: polegroup and licence plates (34 is GTA-5's, 255 is -1).
+_LENT_COLORS = {18: "pole", 34: "car", 255: "car"}
+# How many times as many files must speak for an encoding as for another; those in the minority are faults then.
+_MARGIN = 3
+# Encoding → kind of file.
+_KINDS = {"ids": "channel", "train_ids": "channel", "rgb": "rgb", "red16": "red16"}
+
+
+def vote(values: Iterable[int], dataset: Dataset) -> str | None:
+    """``ids`` or ``train_ids``, whichever the values of one-channel files fit; None if they fit both or neither."""
+    present, ids = frozenset(values), frozenset([*dataset.label_ids, *dataset.ignored_ids])
+    if present <= ids and not present <= _VALID_TRAIN_IDS:
+        return "ids"
+    if present <= _VALID_TRAIN_IDS:
+        telling = _VALID_TRAIN_IDS - ids
+        if present & telling if telling else present >= _TYPICAL_TRAIN_IDS:
+            return "train_ids"
+    return None
+
+
+def shows_colors(file: LabelFile, dataset: Dataset) -> bool:
+    """Whether a palette file is a colour label, as programs that shrink PNGs make them from RGB copies.
+
+    It is if all of its colours are known and, whether its indices are taken for the data set's own ids or for
+    trainIds, the palette gives the colour of a class to one that means something else. Indices that are ids may have
+    any palette: the colours of what they mean, others', grey.
+    """
+    if file.palette is None or not dataset.label_colors:
+        return False
+    known = {red << 16 | green << 8 | blue: label_id for (red, green, blue), label_id in dataset.label_colors}
+    used = {index: int(file.palette[index]) for index in file.present()}
+    if not known.keys() >= set(used.values()):
+        return False
+
+    def contradicted(meanings: dict[int, str]) -> bool:
+        shown = {index: dataset.label_ids.get(known[color]) for index, color in used.items()}
+        return any(name and name not in (meanings.get(i), _LENT_COLORS.get(i)) for i, name in shown.items())
+
+    return contradicted(dataset.label_ids) and contradicted(TRAIN_IDS)
+
+
+def detect(paths: Iterable[Path], dataset: Dataset) -> str | None:
+    """The encoding of a set of label files; None if they do not tell. Unreadable files have no say.
+
+    The kind of most files decides between colours, 16 bits and one channel. One channel holds the data set's own
+    ids or trainIds if nearly all files that fit only one of them fit the same; if none does, their values together
+    decide, or their name: Cityscapes' scripts name such files ``*_labelTrainIds.png``.
+    """
+    if len(dataset.label_encodings) == 1:
+        return dataset.label_encodings[0]
+    kinds: collections.Counter[str] = collections.Counter()
+    votes: collections.Counter[str | None] = collections.Counter()
+    together: set[int] = set()
+    named = True
+    for path in paths:
+        try:
+            file = open_label(path)
+        except BadFileError:
+            continue
+        if shows_colors(file, dataset):
+            file = file.in_colors()
+        kinds[file.kind] += 1
+        if file.kind == "channel":
+            present = frozenset(file.present())
+            votes[vote(present, dataset)] += 1
+            named = named and "labelTrainIds" in path.name
+            if present <= _VALID_TRAIN_IDS | {*dataset.label_ids, *dataset.ignored_ids}:
+                together |= present
+    if not kinds:
+        return None
+    (kind, _), *_ = kinds.most_common()
+    possible = [encoding for encoding in dataset.label_encodings if _KINDS[encoding] == kind]
+    if len(possible) < 2:
+        return possible[0] if possible else None
+    if named and together <= _VALID_TRAIN_IDS:
+        return "train_ids"
+    own, train = votes["ids"], votes["train_ids"]
+    if own or train:
+        more, less, winner = (own, train, "ids") if own > train else (train, own, "train_ids")
+        return winner if more >= _MARGIN * less else None
+    return vote(together, dataset)
+
+
+class LabelReader:
+    """Reads label files of one encoding into the data set's own ids; safe to use from several threads.
+
+    With encoding None (it is not known) it finds what is wrong with a file under every encoding it may be in, and
+    the ids it gives mean nothing. An encoding that a person said (``said``) is not doubted for a file's palette.
+    """
+
+    def __init__(self, dataset: Dataset, encoding: str | None, said: bool = False):
+        self.dataset, self.encoding, self._said = dataset, encoding, said
+        self._kinds = {_KINDS[name] for name in ([encoding] if encoding else dataset.label_encodings)}
+        if encoding == "rgb":
+            self._table = np.full(1 << 24, -1, np.int16)
+            for (red, green, blue), label_id in dataset.label_colors:
+                self._table[red << 16 | green << 8 | blue] = label_id
+            return
+        # Value → own id, -1 for a value outside the table.
+        self._table = np.full(1 << 16, -1, np.int16)
+        if encoding in ("train_ids", None):
+            ids = {name: label_id for label_id, name in reversed(dataset.label_ids.items())}
+            ignored = dataset.ignored_ids[0] if dataset.ignored_ids else -1
+            self._table[255] = ignored
+            for train_id, name in TRAIN_IDS.items():
+                self._table[train_id] = ids.get(name, ignored)
+        if encoding != "train_ids":
+            own = [*dataset.label_ids, *dataset.ignored_ids]
+            self._table[own] = own
+
+    def read(self, path: Path) -> tuple[np.ndarray, str]:
+        """A label file's ids.
+
+        Returns:
+          uint8 [height, width], every value an id of the data set's table; and what the file holds: a key of
+          LABEL_ENCODINGS, or ``palette`` for own ids as a palette's indices.
+
+        Raises:
+          BadFileError: unreadable, of another encoding, or with values outside the table.
+        """
+        file = open_label(path)
+        if self.encoding == "rgb" or (not self._said and shows_colors(file, self.dataset)):
+            file = file.in_colors()
+        if file.kind not in self._kinds:
+            expected = self.encoding or ", or ".join(dict.fromkeys(self.dataset.label_encodings))
+            meaning = f" ({LABEL_ENCODINGS[self.encoding]})" if self.encoding else ""
+            raise BadFileError(f"the label is a {file.form}; expected {expected}{meaning}")
+        if self.encoding is None and file.kind == "rgb":
+            return np.zeros(file.values.shape, np.uint8), "rgb"
+        ids = self.to_ids(file.values)
+        if self.encoding in ("ids", "train_ids") and len(self.dataset.label_encodings) > 1:
+            other = vote(file.present(), self.dataset)
+            if other not in (None, self.encoding):
+                raise BadFileError(f"the label holds {other} where the other files hold {self.encoding}")
+        return ids, "palette" if self.encoding == "ids" and file.palette is not None else self.encoding or file.kind
+
+    def to_ids(self, values: np.ndarray) -> np.ndarray:
+        """Values as files hold them → uint8 ids. Raises BadFileError for those outside the table."""
+        if values.dtype.kind == "i" and values.size and not 0 <= values.min() <= values.max() < len(self._table):
+            inside = (values >= 0) & (values < len(self._table))
+            ids = np.where(inside, self._table[np.where(inside, values, 0)], -1)
+        else:
+            ids = self._table[values]
+        if ids.size and ids.min() < 0:
+            raise BadFileError(self._outside(np.unique(values[ids < 0]).tolist()))
+        return ids.astype(np.uint8)
+
+    def _outside(self, values: list[int]) -> str:
+        if self.encoding == "rgb":
+            shown = [str((value >> 16, value >> 8 & 255, value & 255)) for value in values[:4]]
+            known = "its colours; labels must not be blended, as resizing or JPEG does"
+            what = "colours"
+        else:
+            shown = [str(value) for value in values[:8]]
+            known = _ranges(np.flatnonzero(self._table >= 0).tolist())
+            what = "trainIds" if self.encoding == "train_ids" else "label ids"
+        listed = ", ".join(shown) + (", ..." if len(values) > len(shown) else "")
+        return f"{what} {listed} are outside the table of {self.dataset.name}; expected {known}"
+
+
+def _ranges(values: list[int]) -> str:
+    """``0-3, 7`` for 0, 1, 2, 3, 7."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

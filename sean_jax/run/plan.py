@@ -1,0 +1,127 @@
+"""From settings to what a run works with: data sets, label space, initial weights, prepared images."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from sean_jax import weights
+from sean_jax.config import ARCHITECTURE, Config, choose_preset, reference_architecture, resolve
+from sean_jax.data.catalogue import Dataset, label_map, load_dataset
+from sean_jax.data.folders import default_data_dir, resolve_source_dir
+from sean_jax.data.label_spaces import load_label_space
+from sean_jax.data.preparation.builder import prepare
+from sean_jax.data.preparation.listing import find_pairs
+from sean_jax.data.prepared import PreparedSet
+from sean_jax.errors import UserError
+from sean_jax.run.directory import Run
+
+
+class Plan(NamedTuple):
+    """A run before any file of its data sets was opened."""
+
+    run: Run
+    source: Dataset
+    target: Dataset
+    initial_weights: weights.WeightsFile | None
+
+
+def plan(given: dict[str, Any]) -> Plan:
+    """Resolves the settings that were ``given`` into a whole configuration.
+
+    Raises:
+      UserError: an unknown data set or label space, a value out of range, a source that cannot supply the
+        label space, unreadable weights.
+    """
+    values = choose_preset({"data_dir": default_data_dir()} | given)
+    source, target = load_dataset(values["source"]), load_dataset(values["target"])
+    file = weights.read(values["init_weights"]) if values.get("init_weights") else None
+    config = resolve(
+        values,
+        default_classes=values["source"] if values["source"].endswith(".toml") else source.label_space.name,
+        evaluation_split=target.evaluation_split,
+        selection_split=target.selection_split,
+        input_convention=weights.metadata(file)["input_convention"] if file else None,
+    )
+    assert config.classes is not None
+    space = load_label_space(config.classes)
+    label_map(source, space)  # refused here if the source cannot supply the space
+    if config.eval_split:
+        label_map(target, space)
+        if target.split(config.eval_split).labels is None:
+            raise UserError(f"--eval_split={config.eval_split} of {target.name} has no labels to score on")
+    source.split(config.source_split)
+    target.split(config.target_split)
+    return Plan(Run(config, space), source, target, file)
+
+
+def differing_uses(file: weights.WeightsFile, run: Run) -> list[str]:
+    """What the network that ``file`` was trained in does otherwise, as ``name: theirs, here: ours``."""
+    metadata = weights.metadata(file)
+    theirs = metadata.get("architecture", {})
+    if theirs == "reference":
+        theirs = reference_architecture()
+    theirs = {name: theirs[name] for name in ARCHITECTURE if name in theirs}
+    theirs["input_convention"] = metadata["input_convention"]
+    ours: dict[str, Any] = {name: getattr(run.config, name) for name in theirs}
+    if "classes" in metadata:
+        theirs["classes"] = ", ".join(metadata["classes"]["classes"])
+        ours["classes"] = ", ".join(run.label_space.classes)
+    return [f"{name}: {theirs[name]}, here: {ours[name]}" for name in theirs if theirs[name] != ours[name]]
+
+
+def check_folders(plan: Plan, *, reads_target: bool) -> None:
+    """Looks into the folders of all sets, so that one that is missing is said before the first set is prepared.
+
+    Raises:
+      UserError: a folder is missing, or none of a set's images is in it.
+    """
+    config = plan.run.config
+    sets = [(plan.source, config.source_split, config.source_dir, "--source_dir")]
+    if reads_target:
+        sets.append((plan.target, config.target_split, config.target_dir, "--target_dir"))
+    if config.eval_split:
+        sets.append((plan.target, config.eval_split, config.target_dir, "--target_dir"))
+    for dataset, split, folder, flag in sets:
+        if folder or not dataset.generated:
+            assert config.data_dir is not None
+            root = resolve_source_dir(dataset, folder, config.data_dir, config.height, config.width, flag)
+            find_pairs(dataset, split, root, labels=False, flag=flag)
+
+
+def fingerprint(dataset: Dataset, prepared: PreparedSet) -> str:
+    """Twelve hexadecimal digits that change with a data set's description, the split, or the list of its images.
+
+    Not with the files' times, which copying changes: a run may go on where its data were moved to.
+    """
+    facts = [dataclasses.asdict(dataset), prepared.metadata["split"], prepared.names]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def prepare_training(plan: Plan, *, reads_target: bool, progress: bool) -> tuple[PreparedSet, PreparedSet | None]:
+    """The source with labels and the target without: its label files are neither opened nor looked for."""
+    config = plan.run.config
+    target = None
+    if reads_target:
+        target = _prepare(plan.target, config.target_split, "none", config.target_dir, "--target_dir", config, progress)
+    source = _prepare(plan.source, config.source_split, "resized", config.source_dir, "--source_dir", config, progress)
+    return source, target
+
+
+def prepare_scoring(
+    config: Config, dataset: Dataset, *, progress: bool, flag: str = "--target_dir"
+) -> PreparedSet | None:
+    """The images of the ``eval_split`` with labels at their own size; None if the configuration names none."""
+    if config.eval_split is None:
+        return None
+    return _prepare(dataset, config.eval_split, "original", config.target_dir, flag, config, progress)
+
+
+def _prepare(
+    dataset: Dataset, split: str, labels: str, folder: str | None, flag: str, config: Config, progress: bool
+) -> PreparedSet:
+    assert config.data_dir is not None
+    place: dict[str, Any] = {"data_dir": config.data_dir, "flag": flag, "progress": progress}
+    size: dict[str, Any] = {"height": config.height, "width": config.width}
+    source_dir = resolve_source_dir(dataset, folder, **place, **size)
+    return prepare(dataset, split=split, source_dir=source_dir, labels=labels, **place, **size)

@@ -1,0 +1,265 @@
+"""Minicity: what must be true of the drawn streets and of the files they are written to."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sean_jax import minicity
+from sean_jax.errors import UserError
+from sean_jax.minicity import people, scene, workers, write
+from sean_jax.minicity.mesh import Label, Material, Mesh, upright
+from sean_jax.minicity.palettes import PALETTES
+from sean_jax.minicity.raster import Lens, rasterise
+
+GAME, CAMERA = minicity.LOOKS
+IGNORED = {Label.EGO, Label.STATIC, Label.RAIL_TRACK}
+SHARES = {  # of all pixels, bands around a street's
+    Label.ROAD: (0.20, 0.42), Label.BUILDING: (0.12, 0.32), Label.VEGETATION: (0.06, 0.22), Label.SKY: (0.08, 0.25),
+    Label.CAR: (0.04, 0.14), Label.SIDEWALK: (0.02, 0.12), Label.TERRAIN: (0.01, 0.08), Label.POLE: (0.004, 0.03),
+    Label.PERSON: (0.002, 0.02), Label.TRAFFIC_LIGHT: (2e-4, 0.004), Label.TRAFFIC_SIGN: (5e-4, 0.01),
+    Label.RIDER: (2e-4, 0.01), Label.TRAIN: (1e-3, 0.02),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    """Labels [120, 64, 128] of as many scenes."""
+    return np.stack([rasterise(scene.sample(np.random.default_rng(seed)), 64, 128).label for seed in range(120)])
+
+
+def _stage(*things: Mesh, above: float = 1.5) -> scene.Scene:
+    """A scene of nothing but these things, seen by a level camera."""
+    mesh = Mesh()
+    for thing in things:
+        mesh.extend(thing)
+    return scene.Scene(scene.Camera(1.0, 0.5, 0.5, above), mesh.polygons(), np.zeros((0, 6), np.float32))
+
+
+@pytest.mark.parametrize("look", minicity.LOOKS)
+def test_same_seed_same_bits(look: str) -> None:
+    image, label = minicity.draw(look, 7, 64, 128)
+    again, label_again = minicity.draw(look, 7, 64, 128)
+    other, label_other = minicity.draw(look, 8, 64, 128)
+    np.testing.assert_array_equal(image, again)
+    np.testing.assert_array_equal(label, label_again)
+    assert (image != other).any()
+    assert (label != label_other).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (37, 53), (90, 21), (16, 200)])
+@pytest.mark.parametrize("look", minicity.LOOKS)
+def test_any_size(look: str, height: int, width: int) -> None:
+    for seed in range(3):
+        image, label = minicity.draw(look, seed, height, width)
+        assert image.shape == (height, width, 3)
+        assert label.shape == (height, width)
+        assert image.dtype == label.dtype == np.uint8
+        assert len(np.unique(label)) >= 3
+
+
+def test_looks_show_the_same_scene() -> None:
+    np.testing.assert_array_equal(minicity.draw(GAME, 3, 64, 128)[1], minicity.draw(CAMERA, 3, 64, 128)[1])
+
+
+def test_sizes_show_the_same_view() -> None:
+    # The centre of a pixel is the centre of the middle one of 3 x 3.
+    small, large = (minicity.draw(GAME, 5, 48 * k, 96 * k)[1] for k in (1, 3))
+    assert (small == large[1::3, 1::3]).mean() > 0.97
+
+
+def test_bad_requests_are_explained() -> None:
+    with pytest.raises(UserError, match="minicity_game, minicity_camera"):
+        minicity.draw("minicity_photo", 0, 64, 64)
+    with pytest.raises(UserError, match="at least 16x16"):
+        minicity.draw(GAME, 0, 64, 15)
+
+
+def test_only_known_labels_and_all_classes(labels: np.ndarray) -> None:
+    assert set(np.unique(labels).tolist()) == set(Label)
+    assert len(set(Label) - IGNORED) == 19
+
+
+def test_every_class_in_many_scenes(labels: np.ndarray) -> None:
+    for label in set(Label) - IGNORED:
+        scenes = (labels == label).any((1, 2)).mean()
+        assert scenes >= 0.08, f"{label.name} is in {scenes:.0%} of the scenes"
+
+
+@pytest.mark.parametrize("label", SHARES)
+def test_shares_are_a_streets(labels: np.ndarray, label: Label) -> None:
+    low, high = SHARES[label]
+    assert low <= (labels == label).mean() <= high
+
+
+def test_ground_below_sky_above(labels: np.ndarray) -> None:
+    rows = np.arange(64)[:, None]
+    mean_row = {k: (rows * (labels == k)).sum() / (labels == k).sum() for k in (Label.SKY, Label.BUILDING, Label.ROAD)}
+    assert mean_row[Label.SKY] < mean_row[Label.BUILDING] < mean_row[Label.ROAD]
+    assert (labels[:, 0] != Label.ROAD).all()
+
+
+def test_size_follows_distance() -> None:
+    heights, feet = [], []
+    for z in (8.0, 16.0, 32.0):
+        person = people.person(np.random.default_rng(0)).pressed(0.0, z, 0.3)
+        rows = np.flatnonzero((rasterise(_stage(person), 256, 512).label == Label.PERSON).any(1))
+        heights.append(rows[-1] - rows[0] + 1)
+        feet.append(rows[-1])
+    assert feet[0] > feet[1] > feet[2] > 128
+    np.testing.assert_allclose(np.array(heights) * (8, 16, 32), 1.74 * 256, rtol=0.1)
+
+
+def test_label_is_the_class_at_the_pixels_centre() -> None:
+    """A rectangle 10 m away covers exactly the pixels whose centres it covers (up to a third of a pixel)."""
+    box = Mesh()
+    box.add(upright((-1.0, 2.0), (1.0, 3.0), 10.0), Label.BUS, Material.COACH)
+    world = _stage(box)
+    label = rasterise(world, 100, 200).label
+    x, y = Lens.of(world.camera, 100, 200).project(np.array([[-1.0, 3.0, 10.0], [2.0, 1.0, 10.0]], np.float32)).T
+    inside = (np.arange(100)[:, None] + 0.5 > y[0]) & (np.arange(100)[:, None] + 0.5 < y[1])
+    inside = inside & (np.arange(200) + 0.5 > x[0]) & (np.arange(200) + 0.5 < x[1])
+    np.testing.assert_array_equal(label == Label.BUS, inside)
+
+
+def test_depth_is_the_world_s() -> None:
+    """The ground's depth at a row is focal * height of the camera / rows under the horizon."""
+    ground = Mesh()
+    ground.add([(-50, 0, 0.5), (-50, 0, 400), (50, 0, 400), (50, 0, 0.5)], Label.ROAD, Material.ASPHALT)
+    buffers = rasterise(_stage(ground, above=2.0), 64, 128)
+    expected = (np.arange(40, 64) + 0.5 - 32) / (64 * 2.0)
+    np.testing.assert_allclose(buffers.inverse_depth[40:, 64], expected, rtol=1e-4)
+
+
+def test_nearer_things_hide_farther_ones_across_a_strip() -> None:
+    stage = scene.Stage(crossing=(20.0, 30.0))
+    for strip, z in ((5.0, 10.0), (0.0, 25.0), (0.0, 40.0), (2.0, 10.0), (2.0, 8.0)):
+        stage.put(Mesh(), strip, z)
+    order = [-key[2] for key, _ in sorted(stage.things, key=lambda pair: pair[0])]
+    assert order == [40.0, 25.0, 10.0, 10.0, 8.0]
+
+
+def test_every_material_has_colours_in_both_looks() -> None:
+    assert set(PALETTES) == set(Material)
+    assert all(len(colours) > 0 for row in PALETTES.values() for colours in row)
+
+
+def test_looks_differ() -> None:
+    """Colour statistics of the same scenes: the camera is greyer, and noisier from pixel to pixel."""
+    game, camera = (np.stack([minicity.draw(k, s, 64, 128)[0] for s in range(8)]).astype(float) for k in (GAME, CAMERA))
+    saturation = [np.ptp(images, axis=-1).mean() for images in (game, camera)]
+    assert saturation[0] > 2 * saturation[1]
+    assert np.abs(game.mean((0, 1, 2)) - camera.mean((0, 1, 2))).max() > 20
+
+
+def test_no_scene_is_shared() -> None:
+    seeds = [
+        write.scene_seed(look, split, index, seed)
+        for look in minicity.LOOKS for split in ("train", "test") for index in range(50) for seed in (0, 1)
+    ]  # fmt: skip
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_game_files_are_laid_out_as_gta5(tmp_path: Path) -> None:
+    root = tmp_path / "game"
+    minicity.generate(GAME, root, height=37, width=53, splits={"train": 2, "test": 1})
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    names = ("test/images/00001", "test/labels/00001", "train/images/00001", "train/images/00002")
+    assert files == [f"{name}.png" for name in (*names, "train/labels/00001", "train/labels/00002")]
+    image, label = minicity.draw(GAME, write.scene_seed(GAME, "train", 1, 0), 37, 53)
+    stored = Image.open(root / "train/labels/00002.png")
+    assert stored.mode == "P"
+    np.testing.assert_array_equal(np.asarray(stored), label)
+    np.testing.assert_array_equal(np.asarray(Image.open(root / "train/images/00002.png")), image)
+    assert stored.getpalette()[3 * Label.ROAD : 3 * Label.ROAD + 3] == [128, 64, 128]  # type: ignore[index]
+
+
+def test_camera_files_are_laid_out_as_cityscapes(tmp_path: Path) -> None:
+    root = tmp_path / "deep" / "camera"
+    minicity.generate(CAMERA, root, height=16, width=32, splits={"train": 1}, seed=4)
+    image, label = minicity.draw(CAMERA, write.scene_seed(CAMERA, "train", 0, 4), 16, 32)
+    name = "train/minicity/minicity_000000_000019"
+    np.testing.assert_array_equal(np.asarray(Image.open(root / f"leftImg8bit/{name}_leftImg8bit.png")), image)
+    np.testing.assert_array_equal(np.asarray(Image.open(root / f"gtFine/{name}_gtFine_labelIds.png")), label)
+    assert len(list(root.rglob("*.png"))) == 2
+
+
+def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(folder: Path, plan: write.Plan, split: str, index: int) -> None:
+        if index == 2:
+            raise OSError("disk full")
+        original(folder, plan, split, index)
+
+    original = write.write_pair
+    monkeypatch.setattr(write, "write_pair", fails)
+    with pytest.raises(OSError, match="disk full"):
+        minicity.generate(GAME, tmp_path / "game", height=16, width=16, splits={"train": 4})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_of_two_generations_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one draws, another finishes the same set: that one stays, and nothing else is left."""
+
+    def overtaken(folder: Path, plan: write.Plan, split: str, index: int) -> None:
+        monkeypatch.setattr(write, "write_pair", original)
+        minicity.generate(GAME, tmp_path / "game", height=16, width=16, splits={"train": 1})
+        (tmp_path / "game" / "mark").touch()
+        original(folder, plan, split, index)
+
+    original = write.write_pair
+    monkeypatch.setattr(write, "write_pair", overtaken)
+    minicity.generate(GAME, tmp_path / "game", height=16, width=16, splits={"train": 1})
+    assert (tmp_path / "game" / "mark").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["game"]
+
+
+def test_another_set_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    minicity.generate(GAME, tmp_path, height=16, width=16, splits={"train": 1})
+    minicity.generate(GAME, tmp_path, height=16, width=16, splits={"train": 1})
+    with pytest.raises(UserError, match="holds something else"):
+        minicity.generate(GAME, tmp_path, height=16, width=16, splits={"train": 1}, seed=1)
+    with pytest.raises(UserError, match="splits"):
+        minicity.generate(GAME, tmp_path / "none", height=16, width=16, splits={"train": 0})
+
+
+def test_workers_draw_what_one_process_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, count in (("one", 1), ("two", 2)):
+        monkeypatch.setattr(workers, "worth_starting", lambda _, count=count: count)
+        minicity.generate(GAME, tmp_path / name, height=16, width=16, splits={"train": 3})
+    one, two = (
+        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in ("one", "two")
+    )
+    assert one == two
+    assert len(one) == 7
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_full_disk_is_one_error_of_the_system(tmp_path: Path, count: int) -> None:
+    """RLIMIT_FSIZE stands for the disk, which cli makes one line of; the workers have it from their parent."""
+    script = f"""
+import resource
+from pathlib import Path
+from sean_jax.minicity import generate, workers
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+workers.worth_starting = lambda _: {count}
+try:
+    generate("minicity_game", Path({str(tmp_path / "sets" / "game")!r}), height=64, width=128, splits={{"train": 4}})
+except OSError as error:
+    print(error.errno, error.strerror, error.filename)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.stdout == f"{errno.EFBIG} File too large {tmp_path / 'sets' if count > 1 else None}\n"
+    assert list((tmp_path / "sets").iterdir()) == []
+
+
+def test_a_failing_worker_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / write.MANIFEST).write_text(json.dumps({"look": "minicity_game"}))
+    with pytest.raises(RuntimeError, match="failed"):
+        list(workers.run(tmp_path, [[("train", 0)], [("train", 1)]]))
+    assert "TypeError" in capfd.readouterr().err

@@ -1,0 +1,120 @@
+"""Which checkpoints stay, and that what is read is what was saved."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sean_jax.errors import UserError
+from sean_jax.methods import make_method
+from sean_jax.run import checkpoints as module
+from sean_jax.run.checkpoints import Checkpoints, read_state, read_weights
+from sean_jax.run.directory import Run, create
+from sean_jax.run.plan import plan
+
+SCORES = {3: 20.0, 6: 50.0, 9: 50.0, 12: 40.0}  # by step; the best twice
+
+
+def state(step: int) -> dict:
+    return {"step": jnp.int32(step), "x": jnp.full((3, 2), step + 0.1, jnp.float32)}
+
+
+def steps(workdir) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("keep_best", "kept"), [(False, [12, 14, 15, 16]), (True, [9, 12, 14, 15, 16])])
+def test_the_last_few_the_one_evaluated_last_and_under_oracle_selection_the_best_stay(tmp_path, keep_best, kept):
+    """Saved far more often than evaluated; of equal scores the later; also over a restart."""
+    for first, last in ((1, 7), (8, 16)):
+        with Checkpoints(tmp_path, keep_best=keep_best) as checkpoints:
+            for step in range(first, last + 1):
+                checkpoints.save(step, state(step), {"a": 1}, SCORES.get(step))
+    assert steps(tmp_path) == kept
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == 16
+        if keep_best:
+            assert checkpoints.best_step == 9
+
+
+def test_what_is_restored_is_what_was_saved_to_the_bit(tmp_path):
+    values = jnp.array([0.1, -0.0, jnp.nan, jnp.inf, 1e-42], jnp.float32)
+    saved = {"x": values, "n": jnp.int32(7)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, saved, {})
+        checkpoints.wait()
+        restored = checkpoints.restore(5, jax.eval_shape(lambda: saved))
+    for name, value in saved.items():
+        assert np.asarray(restored[name]).tobytes() == np.asarray(value).tobytes()
+
+
+def test_a_save_does_not_wait_for_the_disk_and_does_not_see_later_changes(tmp_path):
+    """The step donates the state it was given: what is written must be a copy."""
+    donate = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    with Checkpoints(tmp_path) as checkpoints:
+        current = state(1)
+        checkpoints.save(1, current, {})
+        for _ in range(3):
+            current = donate(current)
+        checkpoints.wait()
+        restored = checkpoints.restore(1, jax.eval_shape(lambda: state(1)))
+    np.testing.assert_array_equal(restored["x"], state(1)["x"])
+
+
+def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1), {})
+    (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == 1
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step == 1
+        checkpoints.save(2, state(2), {})
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == 2
+        np.testing.assert_array_equal(checkpoints.restore(2, jax.eval_shape(lambda: state(2)))["x"], state(2)["x"])
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+
+        def fail(*_, **__):
+            raise ValueError("tensorstore: write failed\nwith a long story")
+
+        monkeypatch.setattr(checkpoints._manager, "save", fail)
+        with pytest.raises(UserError, match=r"cannot write a checkpoint to .*write failed; the last whole") as error:
+            checkpoints.save(1, state(1), {})
+        assert "long story" not in str(error.value)
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    flags = {"preset": "quick", "width_multiplier": 1 / 64, "fc_channels": 64, "data_dir": str(tmp_path)}
+    return plan(flags).run
+
+
+@pytest.mark.parametrize(("selection", "counts"), [("last", 6), ("oracle", 4)])
+def test_the_weights_read_are_those_of_the_checkpoint_that_counts(tmp_path, run, selection, counts):
+    run = run._replace(config=module.rundir.Config(**vars(run.config) | {"selection": selection}))
+    create(tmp_path / "run", run, {})
+    method = make_method(run.config, run.network())
+    initial = method.init(run.network().init_params(jax.random.key(0)))
+    with Checkpoints(tmp_path / "run", keep_best=selection == "oracle") as checkpoints:
+        for step in range(1, 7):
+            teacher = jax.tree.map(lambda x, step=step: jnp.full_like(x, step), initial.teacher)
+            current = initial.replace(step=jnp.int32(step), teacher=teacher)
+            checkpoints.save(step, current, {}, {2: 10.0, 4: 30.0, 6: 20.0}.get(step))
+    params, metadata = read_weights(tmp_path / "run", "teacher")
+    assert metadata["step"] == counts
+    assert all((np.asarray(x) == counts).all() for x in jax.tree.leaves(params))
+    student, _ = read_weights(tmp_path / "run", "student")
+    assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (student, initial.student)), strict=True))
+    assert int(read_state(tmp_path / "run").step) == 6
+
+
+def test_no_checkpoint_yet_is_one_line(tmp_path, run):
+    create(tmp_path / "run", run, {})
+    for _ in range(2):
+        with pytest.raises(UserError, match="no whole checkpoint yet"):
+            read_state(tmp_path / "run")
+        (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)

@@ -1,0 +1,95 @@
+"""The evaluator's one matrix over a split, against the network applied to each image alone."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sean_jax.models.deeplab import Segmenter
+from sean_jax.scoring.predictor import Example, make_evaluator, predict
+
+CLASSES = 5
+NETWORK = Segmenter(CLASSES, width_multiplier=1 / 32, fc_channels=256, precision="float32", initialization="scratch")
+
+
+@pytest.fixture(scope="module")
+def params():
+    """From scratch, with a bias that makes the classes equally likely on the whole."""
+    params = NETWORK.init_params(jax.random.key(0))
+    noise = np.random.default_rng(1).integers(0, 256, (8, 6, 8, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    mean = NETWORK.predict(params, noise).logits.mean((0, 1, 2))
+    classifier = params["classifier"]
+    branch = classifier["branch_0"] | {"bias": classifier["branch_0"]["bias"] - mean}
+    return params | {"classifier": classifier | {"branch_0": branch}}
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    """Seven images of one size whose labels have three; ignored pixels in each, one label with nothing else."""
+    rng = np.random.default_rng(0)
+    sizes = [(24, 32), (24, 32), (24, 32), (40, 48), (17, 23), (24, 32), (24, 32)]
+    found = []
+    for i, size in enumerate(sizes):
+        image = rng.integers(0, 256, (3, 4, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+        label = rng.integers(0, CLASSES, size).astype(np.uint8)
+        label[rng.random(size) < 0.3] = 255
+        if i == 2:
+            label[:] = 255
+        found.append(Example(str(i), image, label))
+    return found
+
+
+def brute_force(params, examples) -> np.ndarray:
+    """Through NumPy: logits of one image, Pillow-free bilinear upsampling by hand, argmax, a loop over pixels."""
+    matrix = np.zeros((CLASSES, CLASSES), np.int64)
+    for example in examples:
+        logits = np.asarray(NETWORK.predict(params, example.image[None]).logits[0], np.float64)
+        classes = upsample(logits, example.label.shape).argmax(-1)
+        for truth, predicted in zip(example.label.ravel(), classes.ravel(), strict=True):
+            if truth != 255:
+                matrix[truth, predicted] += 1
+    return matrix
+
+
+def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear, corners not aligned: pixel centres at (i + 0.5) · scale − 0.5, clamped to the border."""
+    for axis, length in enumerate(size):
+        n = values.shape[axis]
+        place = np.clip((np.arange(length) + 0.5) * n / length - 0.5, 0, n - 1)
+        low = np.floor(place).astype(int)
+        weight = (place - low).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+        high = np.minimum(low + 1, n - 1)
+        values = values.take(low, axis) * (1 - weight) + values.take(high, axis) * weight
+    return values
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 1), (1, 3), (4, 1), (2, 2)])
+def test_one_matrix_equals_brute_force_however_batches_are_made(params, examples, devices, batch_size):
+    evaluate = make_evaluator(NETWORK, jax.local_devices()[:devices], batch_size)
+    matrix = evaluate(params, examples)
+    assert matrix.dtype == np.int64
+    expected = brute_force(params, examples)
+    assert matrix.sum() == expected.sum() == sum((e.label != 255).sum() for e in examples)
+    assert np.abs(matrix - expected).sum() <= 4  # two pixels whose logits are equal but for rounding
+    assert (matrix.sum(0) > 0).sum() > 1  # the network tells some classes apart
+
+
+def test_no_examples_give_an_empty_matrix(params):
+    assert make_evaluator(NETWORK, jax.local_devices()[:2], 2)(params, []).sum() == 0
+
+
+def test_attention_comes_at_full_size_too(params, examples):
+    size = (50, 70)
+    prediction = predict(NETWORK, params, examples[0].image[None], size)
+    assert (prediction.classes.shape, prediction.attention.shape) == ((1, *size), (1, *size))
+    coarse = np.asarray(NETWORK.predict(params, examples[0].image[None]).attention[0])
+    np.testing.assert_allclose(prediction.attention[0], upsample(coarse, size), atol=1e-5)
+
+
+def test_classes_are_those_of_the_largest_logit_after_upsampling_not_before(params, examples):
+    """Nearest-neighbour enlargement of classes is another picture."""
+    image = examples[0].image
+    classes = np.asarray(predict(NETWORK, params, image[None], image.shape[:2]).classes[0])
+    coarse = np.asarray(NETWORK.predict(params, image[None]).logits[0]).argmax(-1).astype(np.uint8)
+    enlarged = np.asarray(Image.fromarray(coarse).resize(image.shape[1::-1], Image.Resampling.NEAREST))
+    assert not np.array_equal(classes, enlarged)

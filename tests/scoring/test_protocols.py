@@ -1,0 +1,182 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sean_jax.data.label_spaces import CITYSCAPES_CLASSES, LABEL_SPACES
+from sean_jax.errors import UserError
+from sean_jax.scoring.protocols import PROTOCOLS, rescore, score, score_table
+
+ABSENT_OF_16 = ("terrain", "truck", "train")
+
+
+def random_matrix(classes):
+    return np.random.default_rng(0).integers(1, 1000, (classes, classes))
+
+
+def iou(confusion, i):
+    return 100 * confusion[i, i] / (confusion[i].sum() + confusion[:, i].sum() - confusion[i, i])
+
+
+def stored(confusion, classes, **changes):
+    stamp = {
+        "network": "teacher",
+        "checkpoint": "step 7",
+        "step": 7,
+        "seed": 0,
+        "dataset": "cityscapes",
+        "split": "val",
+        "images": 500,
+    }
+    stamp |= {
+        "input_size": "1024x512",
+        "resolution": "2048x1024",
+        "interpolation": "logits",
+        "selection": "last checkpoint",
+        "weights": "w",
+    }
+    return score(confusion, classes, "all") | stamp | {"classes": list(classes)} | {
+        "confusion_matrix": confusion.tolist(), **changes
+    }  # fmt: skip
+
+
+def test_a_matrix_small_enough_to_score_by_hand():
+    scores = score(np.array([[3, 1, 0], [1, 4, 0], [0, 0, 0]]), ("a", "b", "c"), "all")
+    assert scores["iou"] == {"a": pytest.approx(60), "b": pytest.approx(400 / 6), "c": None}
+    assert scores["mean_iou"] == pytest.approx((60 + 400 / 6) / 2)
+    assert scores["absent"] == ["c"]
+    assert scores["protocol"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "space", "left_out"),
+    [
+        ("19", "19", ()),
+        ("16", "16", ()),
+        ("13", "13", ()),
+        ("16-of-19", "19", ABSENT_OF_16),
+        ("13-of-16", "16", ("wall", "fence", "pole")),
+    ],
+)
+def test_the_mean_is_over_the_protocols_classes(protocol, space, left_out):
+    classes = LABEL_SPACES[space].classes
+    confusion = random_matrix(len(classes))
+    scores = score(confusion, classes, protocol)
+    kept = [name for name in classes if name not in left_out]
+    assert list(scores["iou"]) == kept
+    # Pixels of classes that are left out still count against the others.
+    assert scores["mean_iou"] == pytest.approx(np.mean([iou(confusion, classes.index(name)) for name in kept]))
+
+
+def test_cca_13_merges_truth_and_prediction():
+    confusion = random_matrix(19)
+    into = {"wall": "building", "fence": "building", "pole": "building", "terrain": "vegetation"}
+    into |= {"truck": "bus", "train": "bus"}
+    kept = [name for name in CITYSCAPES_CLASSES if name not in into]
+    merged = np.zeros((13, 13), int)
+    for i, truth in enumerate(CITYSCAPES_CLASSES):
+        for j, predicted in enumerate(CITYSCAPES_CLASSES):
+            merged[kept.index(into.get(truth, truth)), kept.index(into.get(predicted, predicted))] += confusion[i, j]
+    scores = score(confusion, CITYSCAPES_CLASSES, "cca-13")
+    assert list(scores["iou"].values()) == pytest.approx([iou(merged, i) for i in range(13)])
+    assert len(scores["iou"]) == 13
+
+
+def test_only_what_the_matrix_holds_is_recomputed(tmp_path):
+    possible = {
+        "19": {"all", "19", "16-of-19", "cca-13"},
+        "16": {"all", "16", "13-of-16"},
+        "13": {"all", "13"},
+        "own": {"all"},
+    }
+    for space, protocols in possible.items():
+        classes = LABEL_SPACES[space].classes if space in LABEL_SPACES else ("a", "b")
+        confusion = random_matrix(len(classes))
+        file = tmp_path / "scores.json"
+        file.write_text(json.dumps(stored(confusion, classes)))
+        for protocol in PROTOCOLS:
+            if protocol in protocols:
+                again = rescore(file, protocol)
+                assert again.items() >= score(confusion, classes, protocol).items()
+                assert (again["split"], again["seed"], again["confusion_matrix"]) == ("val", 0, confusion.tolist())
+            else:
+                with pytest.raises(UserError, match=f"--protocol={protocol} .* cannot be computed.*use --protocol=all"):
+                    rescore(file, protocol)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "holds no scores"),
+        ("[]", "holds no scores"),
+        ('{"classes": ["a"], "confusion_matrix": [[1, 2]]}', "a matrix of"),
+        ('{"classes": ["a"], "confusion_matrix": [[1]]}', "nothing is said of network, checkpoint, step, seed"),
+    ],
+)
+def test_files_that_hold_no_scores(tmp_path, content, message):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        rescore(tmp_path / "x.json", "all")
+    with pytest.raises(UserError, match="cannot read --from"):
+        rescore(tmp_path / "gone.json", "all")
+
+
+def test_a_runs_own_evaluation_is_scored_again_by_its_teacher(tmp_path):
+    student, teacher = (random_matrix(19) + i for i in range(2))
+    both = {"teacher": stored(teacher, CITYSCAPES_CLASSES), "student": stored(student, CITYSCAPES_CLASSES)}
+    (tmp_path / "evaluation.json").write_text(json.dumps(both))
+    again = rescore(tmp_path / "evaluation.json", "16-of-19")
+    assert again.items() >= score(teacher, CITYSCAPES_CLASSES, "16-of-19").items()
+
+
+def test_the_command_needs_no_network(tmp_path):
+    file, out = tmp_path / "scores.json", tmp_path / "again.json"
+    file.write_text(json.dumps(stored(random_matrix(19), CITYSCAPES_CLASSES)))
+    command = [sys.executable, "-m", "sean_jax.evaluate", f"--from={file}", f"--out={out}"]
+    result = subprocess.run([*command, "--protocol=16-of-19"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "protocol 16-of-19" in result.stdout
+    assert json.loads(out.read_text())["protocol"] == "16-of-19"
+    result = subprocess.run([*command, "--protocol=16"], capture_output=True, text=True)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "--protocol=16 (16-way network, other ground truth ignored) cannot be computed" in line
+
+
+def test_tables_of_unlike_scores_are_refused_unless_asked_for():
+    confusion = random_matrix(19)
+    one, other = stored(confusion, CITYSCAPES_CLASSES), stored(confusion, CITYSCAPES_CLASSES, seed=1, network="student")
+    table = score_table({"first": one, "second": other}).splitlines()
+    assert table[0].startswith("| score | mIoU | road |")
+    assert table[2].startswith(f"| first | {one['mean_iou']:.1f} |")
+    assert len({line.count("|") for line in table[:4]}) == 1
+    assert table[-1].startswith("All: protocol all, dataset cityscapes, split val")
+    unlike = one | score(confusion, CITYSCAPES_CLASSES, "16-of-19")
+    with pytest.raises(UserError, match=r"first and third cannot .* \(protocol: all and 16-of-19\)"):
+        score_table({"first": one, "third": unlike})
+    mixed = score_table({"first": one, "third": unlike}, mixed=True).splitlines()
+    assert mixed[0].startswith("| score | protocol | mIoU")
+    assert mixed[3].startswith("| third | 16-of-19 | ")
+    assert " – |" in mixed[3]
+    fewer = stored(random_matrix(16), LABEL_SPACES["16"].classes)
+    with pytest.raises(UserError, match=r"\(classes: 19 and 16\)"):
+        score_table({"first": one, "sixteen": fewer})
+    for key in ("split", "input_size", "resolution", "interpolation", "dataset"):
+        with pytest.raises(UserError, match=key):
+            score_table({"first": one, "second": one | {key: "another"}})
+
+
+def test_several_stored_scores_make_a_table(tmp_path):
+    confusion = random_matrix(19)
+    files = [tmp_path / f"{split}.json" for split in ("val", "test")]
+    for file in files:
+        file.write_text(json.dumps(stored(confusion, CITYSCAPES_CLASSES, split=file.stem)))
+    command = [sys.executable, "-m", "sean_jax.evaluate", *(f"--from={file}" for file in files), "--protocol=16-of-19"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "split: val and test" in refused.stderr
+    table = subprocess.run([*command, "--mixed"], capture_output=True, text=True, check=True).stdout
+    assert "| score | split | mIoU | road |" in table
+    assert all(f"| {file} | {file.stem} | " in table for file in files)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from paper import CAVEATS_SWEEPS
-from study import NETWORKS, Results, Study, arguments, mean_ious, small, spread, write
+from study import Results, Study, arguments, mean_ious, networks_of, seed_spread, small, write
 
-from sean_jax.config import Config
+from sean_jax.config import describe_settings
 from sean_jax.errors import UserError
 from sean_jax.scoring.protocols import COMPARABLE, score
 
@@ -106,13 +106,13 @@ def class_table(paper: PaperRows, results: Results, also: str | None = None) -> 
         cells = ["–" if value is None else f"{value:.1f}" for value in values]
         lines.append(" | ".join([f"| {row} (paper)", *cells, *(_paper_mean(values, short_names, also))]) + " |")
     for row, seeds in results.items():
-        for network in NETWORKS:
+        for network in networks_of(results, row):
             scores = [scores[network] for found in seeds.values() for scores in found["scores"].values()]
             cells = [_mean_iou_of(scores, name) for name in short_names]
-            cells.append(spread([found["mean_iou"] for found in scores]))
+            cells.append(seed_spread([found["mean_iou"] for found in scores]))
             if also:
                 again = [score(np.array(s["confusion_matrix"]), tuple(s["classes"]), also)["mean_iou"] for s in scores]
-                cells.append(spread(again))
+                cells.append(seed_spread(again))
             chosen = ", oracle selection" if scores[0]["selection"] == "oracle selection" else ""
             lines.append(" | ".join([f"| {row}, {network}{chosen}", *cells]) + " |")
     return "\n".join(lines)
@@ -137,7 +137,7 @@ def sweep(name: str, setting: str, symbol: str, paper_values: Mapping[float, flo
     args = flags.parse_args()
     trainings = study(args, "synthia")
     values = list(paper_values)[:2] if args.scale == "smoke" else list(paper_values)
-    default = getattr(Config(), setting)
+    default = describe_settings()[setting][0]
     lines = [
         " | ".join([f"| {symbol}", *(f"{value:g}" for value in values)]) + " |",
         "| --- " * (1 + len(values)) + "|",
@@ -148,8 +148,8 @@ def sweep(name: str, setting: str, symbol: str, paper_values: Mapping[float, flo
         of = {f"sean, {preset}, {symbol} {v:g}": {"preset": preset, setting: v} for v in values}
         shared = {row: f"sean, {preset}" for row, settings in of.items() if settings[setting] == default}
         results = trainings.results(of, args.seeds, {row: training(shared.get(row, row)) for row in of})
-        for network in NETWORKS:
-            cells = [spread(mean_ious(results, row, scored, network)) for row in of for scored in trainings.scored]
+        for network in networks_of(results, next(iter(of))):
+            cells = [seed_spread(mean_ious(results, row, scored, network)) for row in of for scored in trainings.scored]
             lines.append(" | ".join([f"| sean, {preset}, {network}", *cells]) + " |")
         found |= results
     text = "\n".join([*lines, notes(found, CAVEATS_SWEEPS)])

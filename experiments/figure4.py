@@ -29,7 +29,7 @@ def main() -> None:
         workdir = trainings.train(f"sean-{preset}-{steps}_steps", seed, {"preset": preset, "steps": steps})
         scorer, params = trainings.open(workdir, scored)
         examples = scorer.spread(4)
-        columns.append([heat_map(scorer.segment(params, example.image)[1]) for example in examples])
+        columns.append([heat_map(scorer.segment(params, example.image)[1]["attention"]) for example in examples])
         titles.append(f"attention, step {steps}")
     rows = list(zip([example.image for example in examples], *columns, strict=True))
     out = pathlib.Path(args.out or trainings.runs / "figure4").with_suffix(".png")

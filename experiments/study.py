@@ -20,13 +20,11 @@ import jax
 from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache
 from sean_jax.errors import UserError
-from sean_jax.run import directory as rundir
-from sean_jax.run import loop
-from sean_jax.run import plan as setup
-from sean_jax.run import trained as networks
-from sean_jax.scoring import scorer as scoring
-
-NETWORKS = ("student", "teacher")
+from sean_jax.run import stages
+from sean_jax.run.directory import write_json
+from sean_jax.run.score import open_scorer
+from sean_jax.run.trained import TrainedNetwork, network_names, open_network
+from sean_jax.scoring.scorer import Scorer
 
 Settings = Mapping[str, Any]  # fields of sean_jax.config.Config
 Scores = dict[str, dict[str, Any]]  # by network, what sean_jax.scoring.scorer says of it
@@ -56,7 +54,7 @@ class Study:
     Attributes:
       runs: folder of the run directories.
       settings: what all trainings share.
-      scored: name → arguments of :func:`sean_jax.scoring.scorer.open_scorer` (dataset, dataset_dir, split).
+      scored: name → arguments of :func:`sean_jax.run.score.open_scorer` (dataset, dataset_dir, split).
       protocol: of the scores.
     """
 
@@ -70,32 +68,32 @@ class Study:
         workdir = self.runs / f"{name}-seed{seed}"
         print(f"\n=== {workdir}", flush=True)
         given = {key: value for key, value in {**self.settings, **settings, "seed": seed}.items() if value is not None}
-        finished = loop.train(setup.plan(given), workdir)
+        finished = stages.train(given, workdir)
         jax.clear_caches()
         if not finished:
             sys.exit(143)
         return workdir
 
     def score(self, workdir: pathlib.Path, scored: str) -> Scores:
-        """Student's and teacher's scores on a scored set; computed once and kept in the run directory."""
+        """Scores of a run's networks on a scored set, computed once and kept in the run directory; the first counts."""
         file = workdir / "scores" / f"{scored}.json"
         if file.exists():
             return json.loads(file.read_text())
-        opened = {name: networks.open_network(str(workdir), None, name) for name in NETWORKS}
-        params = {name: network.params for name, network in opened.items()}
-        found = self._scorer(opened["teacher"], scored).evaluate(params, opened["teacher"].step, self.protocol)
+        opened = [open_network(str(workdir), network=name) for name in network_names(workdir)]
+        params = {network.name: network.params for network in opened}
+        found = self._scorer(opened[0], scored).evaluate(params, opened[0].step, self.protocol)
         file.parent.mkdir(exist_ok=True)
-        rundir.write_json(file, found)
+        write_json(file, found)
         return found
 
-    def open(self, workdir: pathlib.Path, scored: str) -> tuple[scoring.Scorer, Any]:
-        """What draws predictions on a scored set, and the teacher's parameters."""
-        teacher = networks.open_network(str(workdir), None, "teacher")
-        return self._scorer(teacher, scored), teacher.params
+    def open(self, workdir: pathlib.Path, scored: str) -> tuple[Scorer, Any]:
+        """What draws predictions on a scored set, and the parameters of the run's network that counts."""
+        network = open_network(str(workdir))
+        return self._scorer(network, scored), network.params
 
-    def _scorer(self, network: networks.Network, scored: str) -> scoring.Scorer:
+    def _scorer(self, network: TrainedNetwork, scored: str) -> Scorer:
         where = {"data_dir": self.settings.get("data_dir"), "loader": self.settings.get("loader")}
-        return scoring.open_scorer(network, **self.scored[scored], **where)
+        return open_scorer(network, **self.scored[scored], **where)
 
     def result(self, name: str, seed: int, settings: Settings) -> dict[str, Any]:
         """Of one training: scores by scored set, and the share of kept pixels in the last line of its metrics."""
@@ -119,12 +117,18 @@ class Study:
         return found
 
 
+def networks_of(results: Results, row: str) -> list[str]:
+    """The names of a row's networks, the one that counts last."""
+    scores = next(iter(results[row].values()))["scores"]
+    return list(reversed(next(iter(scores.values()))))
+
+
 def mean_ious(results: Results, row: str, scored: str, network: str) -> list[float]:
     """In percent, a number a seed."""
     return [found["scores"][scored][network]["mean_iou"] for found in results[row].values()]
 
 
-def spread(values: Sequence[float], sign: str = "") -> str:
+def seed_spread(values: Sequence[float], sign: str = "") -> str:
     """``mean ± sample standard deviation``, or the number itself if there is one; ``sign``: ``+`` for differences."""
     mean = f"{statistics.mean(values):{sign}.1f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
@@ -138,12 +142,12 @@ def seeds_table(results: Results, scored: Sequence[str], held_out_from: Mapping[
     """
     lines = [" | ".join(["| method", "network", *scored, "kept pixels |"]), "| --- " * (3 + len(scored)) + "|"]
     for row, seeds in results.items():
-        for network in NETWORKS:
+        for network in networks_of(results, row):
             cells = []
             for name in scored:
                 values = mean_ious(results, row, name, network)
                 each = f" ({', '.join(f'{v:.1f}' for v in values)})" if len(values) > 1 else ""
-                cells.append("–" if name in held_out_from.get(row, ()) else spread(values) + each)
+                cells.append("–" if name in held_out_from.get(row, ()) else seed_spread(values) + each)
             kept = [found["kept_pixels"] for found in seeds.values() if found["kept_pixels"] is not None]
             cells.append(", ".join(f"{share:.2f}" for share in kept) or "–")
             lines.append(" | ".join([f"| {row}", network, *cells]) + " |")
@@ -154,13 +158,15 @@ def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[s
     """Further lines of :func:`seeds_table`: one row minus another, seed by seed, which takes the seeds' spread out."""
     lines = []
     for one, other in pairs:
-        for network in NETWORKS:
+        for network in networks_of(results, one):
+            if network not in networks_of(results, other):
+                continue
             cells = []
             for name in scored:
                 both = zip(*(mean_ious(results, row, name, network) for row in (one, other)), strict=True)
                 values = [a - b for a, b in both]
                 each = f" ({', '.join(f'{v:+.1f}' for v in values)})" if len(values) > 1 else ""
-                cells.append(spread(values, sign="+") + each)
+                cells.append(seed_spread(values, sign="+") + each)
             lines.append(" | ".join([f"| {one} − {other}", network, *cells, "–"]) + " |")
     return "\n".join(lines)
 
@@ -174,7 +180,7 @@ def write(out: pathlib.Path, table: str, results: Any, **facts: Any) -> None:
         "results": results,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    rundir.write_json(out.with_suffix(".json"), record)
+    write_json(out.with_suffix(".json"), record)
     out.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
     print(f"\n{table}\n\nwrote {out}.md and {out}.json", flush=True)
 

@@ -12,11 +12,16 @@ from absl import flags
 from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache, huge_pages
 from sean_jax.errors import UserError
+from sean_jax.run.directory import write_json
+from sean_jax.run.score import score_network
+from sean_jax.run.trained import open_network
+from sean_jax.scoring.metrics import format_table
 from sean_jax.scoring.protocols import PROTOCOLS, rescore, score_table
+from sean_jax.scoring.scorer import describe
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
-NETWORK = flags.DEFINE_enum("network", None, ["teacher", "student"], "which network of the run; default: teacher")
+NETWORK = flags.DEFINE_string("network", None, "which of the run's networks; default: the one that counts")
 DATASET = flags.DEFINE_string("dataset", None, "built-in data set or TOML file; default: the run's target")
 DATASET_DIR = flags.DEFINE_string("dataset_dir", None, "its folder; default: the run's, if it is the run's target")
 SPLIT = flags.DEFINE_string("split", None, "labelled split; default: the data set's own")
@@ -54,10 +59,6 @@ def main() -> None:
 
 
 def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
-    from sean_jax.run.directory import write_json
-    from sean_jax.scoring.metrics import format_table
-    from sean_jax.scoring.scorer import describe
-
     print(describe(scores))
     print(format_table(scores))
     if scores["absent"]:
@@ -67,9 +68,6 @@ def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
 
 
 def _evaluate() -> dict[str, Any]:
-    from sean_jax.run.trained import open_network
-    from sean_jax.scoring.scorer import score_network
-
     compilation_cache.enable()
     return score_network(
         open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value),

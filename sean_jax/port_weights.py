@@ -14,13 +14,14 @@ from absl import flags
 from sean_jax import weights
 from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
+from sean_jax.run.trained import read_run
 
 
 def define_flags() -> None:
     """Defines the command's flags; not on import, where they would meet other commands' of the same name."""
     flags.DEFINE_string("input", None, ".pth, .pt, .safetensors or .npz file, or a run directory.")
     flags.DEFINE_string("output", None, ".safetensors or .npz file to write.")
-    flags.DEFINE_enum("network", None, ["teacher", "student"], "Which of a run's networks (default: teacher).")
+    flags.DEFINE_string("network", None, "which of a run's networks; default: the one that counts")
     flags.mark_flags_as_required(["input", "output"])
 
 
@@ -30,17 +31,17 @@ def port(source: str, output: str, network: str | None = None) -> weights.Report
     Args:
       source: a file that :func:`sean_jax.weights.read` takes, or a directory with ``config.json`` and ``checkpoints/``.
       output: ``.safetensors`` or ``.npz``; overwritten.
-      network: ``"teacher"`` or ``"student"``, of a run; None means the teacher.
+      network: which of a run's networks; None for the one that counts.
 
     Returns:
-      What became of the tensors; fresh are those that SEAN has and the output does not.
+      Which tensors were loaded, missing and unexpected.
 
     Raises:
       UserError: weights that cannot be read or are not SEAN's or VGG-16's, or an output that cannot be written.
     """
     weights.check_output(output)
     if Path(source).is_dir():
-        file = _read_run(source, network or "teacher")
+        file = _read_run(source, network)
     elif network is not None:
         raise UserError(f"--network={network} chooses one of a run's networks, and {source} is no run directory")
     else:
@@ -51,13 +52,10 @@ def port(source: str, output: str, network: str | None = None) -> weights.Report
     return report
 
 
-def _read_run(workdir: str, network: str) -> weights.WeightsFile:
+def _read_run(workdir: str, network: str | None) -> weights.WeightsFile:
     if not (Path(workdir) / "config.json").is_file() or not (Path(workdir) / "checkpoints").is_dir():
-        raise UserError(f"{workdir} has no config.json and checkpoints/; give a file or the --workdir of a training")
-    from sean_jax.run.checkpoints import read_weights  # JAX and Orbax take seconds to import; files need neither
-
-    params, metadata = read_weights(workdir, network)
-    return weights.WeightsFile(weights.from_params(params), metadata, workdir)
+        raise UserError(f"{workdir} has no config.json and checkpoints/; give a file or a run directory")
+    return read_run(workdir, network)
 
 
 def main() -> None:

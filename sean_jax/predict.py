@@ -11,16 +11,21 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 from PIL import Image
+from tqdm import tqdm
 
 from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache, huge_pages
 from sean_jax.data import image_files as labels
+from sean_jax.data.catalogue import load_dataset
 from sean_jax.errors import UserError
+from sean_jax.models.network import MIN_SIZE
+from sean_jax.run.trained import open_network
 from sean_jax.scoring import submission, visualize
+from sean_jax.scoring.predictor import Predictor
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
-NETWORK = flags.DEFINE_enum("network", None, ["teacher", "student"], "which network of the run; default: teacher")
+NETWORK = flags.DEFINE_string("network", None, "which of the run's networks; default: the one that counts")
 INPUT = flags.DEFINE_string("input", None, "image file, folder (searched through) or glob pattern")
 OUTPUT = flags.DEFINE_string("output", None, "folder for the results")
 OVERLAY = flags.DEFINE_bool("overlay", False, "also write the colours blended over the image")
@@ -53,35 +58,23 @@ def main() -> None:
     for job in jobs:
         check_image(job.image)
 
-    import jax
-    from tqdm import tqdm
-
-    from sean_jax.run.trained import open_network
-    from sean_jax.scoring.predictor import at_size
-
     compilation_cache.enable()
     opened = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
-    network, config, space = opened.run.network(), opened.run.config, opened.run.label_space
+    space = opened.experiment.label_space
     table = _label_id_table(space.classes) if LABEL_IDS.value or SUBMISSION.value else np.zeros(0, np.uint8)
-    # Two programs, so that images of many sizes do not compile the network for each.
-    apply, enlarge = jax.jit(network.predict), jax.jit(at_size, static_argnums=1)
-
-    def segment(image: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Classes and attention of ``size`` (height, width)."""
-        at = image.size if NATIVE_SIZE.value else (config.width, config.height)
-        inputs = np.asarray(image.resize(at, Image.Resampling.BICUBIC))
-        classes, attention = enlarge(apply(opened.params, inputs[None]), size)
-        return np.asarray(classes[0]), np.asarray(attention[0])
+    segment = Predictor(opened.experiment, opened.params, native_size=NATIVE_SIZE.value)
 
     def save_results(job: Job, image: Image.Image) -> None:
-        classes, attention = segment(image, (image.height, image.width))
+        classes, maps = segment(image)
         job.result.parent.mkdir(parents=True, exist_ok=True)
         _save(visualize.palette_image(classes, space.palette), job.file(".png"))
         if OVERLAY.value:
             colors = visualize.colorize(classes, space.palette)
             _save(Image.fromarray(visualize.overlay(np.asarray(image), colors)), job.file("_overlay.png"))
         if ATTENTION.value:
-            _save(Image.fromarray(visualize.heat_map(attention)), job.file("_attention.png"))
+            if "attention" not in maps:
+                raise UserError(f"--attention: the network of {opened.origin} has no attention map; leave it out")
+            _save(Image.fromarray(visualize.heat_map(maps["attention"])), job.file("_attention.png"))
         if LABEL_IDS.value:
             _save(Image.fromarray(table[classes]), job.file("_labelIds.png"))
 
@@ -91,7 +84,7 @@ def main() -> None:
             if OUTPUT.value:
                 save_results(job, image)
             if archive is not None:
-                archive.writestr(names[i], submission.png(table[segment(image, submission.SIZE)[0]]))
+                archive.writestr(names[i], submission.png(table[segment(image, submission.SIZE).classes]))
     places = " and ".join(place for place in (OUTPUT.value, SUBMISSION.value) if place)
     print(f"{len(jobs)} image(s) segmented by {opened.origin}: {places}")
     if SUBMISSION.value and len(jobs) != submission.IMAGES:
@@ -145,8 +138,6 @@ def check_image(path: pathlib.Path) -> None:
     Raises:
       UserError: it is no image that we can read, or smaller than the network bears.
     """
-    from sean_jax.models.deeplab import MIN_SIZE
-
     with _image_errors(path), Image.open(path) as image:
         width, height = image.size
         labels.check_range(image)
@@ -173,8 +164,6 @@ def _image_errors(path: pathlib.Path) -> Iterator[None]:
 
 
 def _label_id_table(classes: tuple[str, ...]) -> np.ndarray:
-    from sean_jax.data.catalogue import load_dataset
-
     ids = {name: label_id for label_id, name in load_dataset("cityscapes").label_ids.items()}
     unknown = [name for name in classes if name not in ids]
     if unknown:

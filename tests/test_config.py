@@ -1,12 +1,12 @@
 """Which settings hold: method.md's table row by row, flags over presets, and what is refused."""
 
-import dataclasses
-
 import pytest
 
-from sean_jax.config import PRESETS, Config, choices, choose_preset, differences, kind, resolve
+from sean_jax.config import GROUPS, Config, describe_settings, differences, from_flat_settings, resolve
 from sean_jax.errors import UserError
+from sean_jax.presets import PRESETS, choose_preset
 from sean_jax.run.plan import plan
+from sean_jax.settings import choices, kind, names
 
 # method.md, "Two presets", in its order: setting, paper, authors' code on GTA-5 → Cityscapes.
 TABLE = [
@@ -34,24 +34,28 @@ COMMON = {
 
 
 def config(**given) -> Config:
-    return plan({"source": "gta5", "data_dir": "/nowhere"} | given).run.config
+    return plan({"source": "gta5", "data_dir": "/nowhere"} | given).experiment.config
+
+
+def settings(**given) -> dict:
+    return config(**given).flat()
 
 
 @pytest.mark.parametrize(("setting", "paper", "reference"), TABLE, ids=[row[0] for row in TABLE])
 def test_presets_are_the_decision_table(setting, paper, reference):
-    assert getattr(config(), setting) == paper
-    assert getattr(config(preset="paper"), setting) == paper
-    assert getattr(config(preset="reference"), setting) == reference
+    assert settings()[setting] == paper
+    assert settings(preset="paper")[setting] == paper
+    assert settings(preset="reference")[setting] == reference
 
 
 @pytest.mark.parametrize("preset", ["paper", "reference"])
 def test_common_to_both(preset):
-    found = config(preset=preset)
-    assert {name: getattr(found, name) for name in COMMON} == COMMON
+    found = settings(preset=preset)
+    assert {name: found[name] for name in COMMON} == COMMON
 
 
 def test_presets_differ_in_nothing_else():
-    paper, reference = (dataclasses.asdict(config(preset=preset)) for preset in ("paper", "reference"))
+    paper, reference = (settings(preset=preset) for preset in ("paper", "reference"))
     differing = {name for name in paper if paper[name] != reference[name]}
     assert differing == {row[0] for row in TABLE if row[1] != row[2]} | {"preset", "eval_every"}
     assert reference["eval_every"] == 500
@@ -59,28 +63,33 @@ def test_presets_differ_in_nothing_else():
 
 def test_reference_follows_the_source_and_the_target():
     synthia = config(preset="reference", source="synthia")
-    assert (synthia.attention_threshold, synthia.steps, synthia.classes) == (0.3, 56_000, "16")
+    assert (synthia.method_settings.attention_threshold, synthia.steps, synthia.classes) == (0.3, 56_000, "16")
     assert (synthia.target, synthia.target_split, synthia.selection) == ("cityscapes", "val", "oracle")
     # Where the target has no labelled validation split.
     minicity = config(preset="reference", target="minicity_camera")
-    assert (minicity.target_split, minicity.selection, minicity.attention_threshold) == ("train", "last", 0.1)
+    assert (minicity.target_split, minicity.selection, minicity.method_settings.attention_threshold) == (
+        "train",
+        "last",
+        0.1,
+    )
     game = config(preset="reference", source="minicity_game")
-    assert (game.attention_threshold, game.steps) == (0.3, 20_000)
+    assert (game.method_settings.attention_threshold, game.steps) == (0.3, 20_000)
 
 
 def test_flags_come_before_the_preset_and_what_the_data_imply():
     given = {"attention_threshold": 0.5, "selection": "last", "target_split": "train", "noise_std": 3.0, "steps": 7}
-    found = config(preset="reference", **given, eval_split="train")
-    assert {name: getattr(found, name) for name in given} == given
-    assert (found.eval_split, found.classifier_branches) == ("train", 2)
+    found = settings(preset="reference", **given, eval_split="train")
+    assert {name: found[name] for name in given} == given
+    assert (found["eval_split"], found["classifier_branches"]) == ("train", 2)
     assert config(eval_split="none").eval_split is None
 
 
 def test_preset_follows_the_source():
-    quick = plan({"data_dir": "/nowhere"}).run.config
+    quick = plan({"data_dir": "/nowhere"}).experiment.config
     assert (quick.preset, quick.source, quick.target) == ("quick", "minicity_game", "minicity_camera")
-    for name, value in PRESETS["quick"].items():
-        assert getattr(quick, name) == value
+    parts = {"width_multiplier": 0.25, "random_flip": True, "ema_ramp": True}  # of the network and the method
+    for name, value in (PRESETS["quick"] | parts).items():
+        assert quick.flat()[name] == value
     assert config().preset == "paper"
     with pytest.raises(UserError, match="--preset=reference needs --source"):
         choose_preset({"preset": "reference"})
@@ -102,7 +111,7 @@ def test_initialisation_and_input_convention_follow_the_weights():
 
 
 def test_everything_is_decided_but_where_things_are():
-    undecided = {name for name, value in dataclasses.asdict(config()).items() if value is None}
+    undecided = {name for name, value in settings().items() if value is None}
     assert undecided == {"source_dir", "target_dir", "init_weights"}
 
 
@@ -126,18 +135,43 @@ def test_values_out_of_range_are_refused(given, message):
 
 
 def test_oracle_selection_needs_a_labelled_validation_split():
-    with pytest.raises(UserError, match="--selection=oracle needs a labelled validation split, which minicity_camera"):
+    with pytest.raises(UserError, match="needs a labelled validation split, and minicity_camera has none"):
         config(target="minicity_camera", selection="oracle")
 
 
 def test_flags_know_the_kinds_and_choices_of_all_settings():
-    assert kind("steps") is int
-    assert kind("learning_rate") is float
-    assert kind("random_flip") is bool
-    assert kind("init_weights") is str
-    assert choices("initialization") == ("pretrained", "scratch")
-    assert choices("steps") == ()
-    assert all(field.metadata["help"] for field in dataclasses.fields(Config))
+    found = {name: (kind(group, name), choices(group, name)) for group in GROUPS.values() for name in names(group)}
+    assert found["steps"] == (int, ())
+    assert found["learning_rate"] == (float, ())
+    assert found["random_flip"] == (bool, ())
+    assert found["init_weights"] == (str, ())
+    assert found["initialization"] == (str, ("pretrained", "scratch"))
+    assert all(text for _, text in describe_settings().values())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"method": "source_only", "attention_threshold": 0.1},
+            "--attention_threshold is a setting of --method=sean, and --method is source_only; leave",
+        ),
+        ({"attention_treshold": 0.1}, "there is no setting attention_treshold; expected one of method, preset"),
+        ({"method": "dann"}, "--method=dann is unknown; expected one of sean, source_only"),
+        ({"architecture": "unet"}, "--architecture=unet is unknown; expected one of deeplab"),
+        ({"preset": "papre"}, "--preset=papre is unknown; expected one of paper, quick, reference"),
+    ],
+)
+def test_settings_of_another_method_and_unknown_ones_are_refused_by_name(given, message):
+    with pytest.raises(UserError, match=message):
+        config(**given)
+
+
+def test_only_the_settings_of_the_chosen_method_exist():
+    found = settings(method="source_only")
+    assert "consistency_weight" not in found
+    assert found["ema_decay"] == 0.99
+    assert from_flat_settings(found) == config(method="source_only")
 
 
 def test_differences_name_old_and_new_and_pass_over_places():

@@ -53,12 +53,17 @@ def test_readme_command_in_small(session_dir, tmp_path):
     assert "100%" in result.stderr
     workdir = tmp_path / "run"
     assert {path.name for path in workdir.iterdir()} == {
-        *("config.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "tensorboard", "checkpoints", "pictures")
+        *("config.json", "metrics.jsonl", "timing.jsonl", "evaluation.json", "tensorboard", "checkpoints", "pictures"),
+        "parameters.txt",
     }
     settings = json.loads((workdir / "config.json").read_text())["settings"]
     assert (settings["preset"], settings["source"], settings["steps"]) == ("quick", "minicity_game", 4)
     assert [line["step"] for line in lines(workdir)] == [2, 3, 4]
     assert {"train/loss", "val/mean_iou", "val/student/mean_iou", "val/iou/road"} <= lines(workdir)[-1].keys()
+    norms = ("gradient_norm", "update_norm", "parameter_norm", "learning_rate")
+    assert all(lines(workdir)[-1][f"train/{name}"] > 0 for name in norms)
+    assert "student/trunk" not in (overview := (workdir / "parameters.txt").read_text())
+    assert {"student", "teacher"} == {line.split(":")[0] for line in overview.splitlines() if line[0] != " "}
     scores = json.loads((workdir / "evaluation.json").read_text())
     assert set(scores) == {"teacher", "student"}
     assert (scores["teacher"]["step"], scores["teacher"]["images"]) == (4, 60)
@@ -101,6 +106,15 @@ def test_grain_gives_the_same_run_to_the_bit(finished, train, tmp_path):
     assert train(workdir=tmp_path / "run", loader="grain").code == 0
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     assert same_state(tmp_path / "run", finished)
+
+
+def test_a_profile_is_written_of_the_steps_asked_for_and_changes_nothing(finished, train, tmp_path):
+    result = train(workdir=tmp_path / "run", profile_steps="2:3", steps=4)
+    assert (result.code, result.said()) == (0, [])
+    (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
+    content = trace.read_bytes()
+    assert b"train" in content
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 def test_two_devices_give_the_same_run_but_for_rounding(finished, train, tmp_path):
@@ -207,10 +221,27 @@ def test_init_weights_starts_from_a_file_that_port_weights_wrote(finished, train
     assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
     result = train(workdir=tmp_path / "run", init_weights=file, learning_rate=0, weight_decay=0, steps=1)
     assert (result.code, result.said()) == (0, [])
-    assert "initialised afresh (0)" in result.stdout
-    student = weights.from_params(read_state(tmp_path / "run").student)
+    assert "missing (0)" in result.stdout
+    student = weights.from_params(read_state(tmp_path / "run").params["student"])
     for name, tensor in weights.read(file).tensors.items():
         np.testing.assert_array_equal(student[name], tensor)
+
+
+def test_a_run_resumes_where_its_initial_weights_have_gone(finished, roads, train, tmp_path):
+    """A checkpoint holds all that they gave: the file is not read again, wherever the flag points."""
+    file = tmp_path / "vgg.npz"
+    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert train(workdir=whole, init_weights=file, steps=2).code == 0
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints/2")
+    file.unlink()
+    result = train(workdir=resumed, init_weights=tmp_path / "elsewhere.npz", steps=2)
+    assert (result.code, result.said()) == (0, [])
+    assert (resumed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert same_state(resumed, whole)
+    assert train(workdir=resumed, steps=2).code == 0
+    assert_refused(train(workdir=tmp_path / "new", init_weights=file, steps=2), "train", "vgg.npz is not a file")
 
 
 @pytest.mark.parametrize(
@@ -251,6 +282,8 @@ def test_a_malicious_pickle_is_refused_and_not_executed(train, tmp_path):
     [
         (["--no_such_flag=1"], {}, ("no_such_flag", "--help"), 2),
         (["--method=dann"], {}, ("--method=dann", "<sean|source_only>"), 2),
+        (["--profile_steps=3"], {}, ("--profile_steps=3", "10:14"), 1),
+        ([], {"method": "source_only", "attention_threshold": 0.1}, ("--attention_threshold is a setting of",), 1),
         (["--height=tall"], {}, ("--height=tall",), 2),
         (["extra"], {}, ("'extra'", "--name=value"), 2),
         ([], {"batch_size": 0}, ("--batch_size=0", "at least 1"), 1),

@@ -1,108 +1,119 @@
-"""What a training objective supplies, and the student and teacher that the self-ensembling ones share."""
+"""What a training objective provides; see :class:`Method`."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sean_jax.config import Config
-from sean_jax.models.deeplab import Segmenter, classifier_is_read
-from sean_jax.training import ema
-from sean_jax.training.augmentation import add_noise, mirror, random_flips
-from sean_jax.training.optimizers import make_optimizer
+from sean_jax.models import Network, Params, Prediction
+from sean_jax.training.optimizers import OptimizerSettings
 from sean_jax.training.parallel import AXIS
-from sean_jax.training.randomness import Purpose, example_keys
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Params = dict[str, Any]
 
 
-class Method(Protocol):
-    """A training objective: pure functions of a state that only it looks into.
+class Reads(NamedTuple):
+    """What a method reads besides the labelled source images.
 
-    ``step`` runs under ``pmap`` with :data:`AXIS`: the state and ``rng`` are replicated, the batch is this
-    device's share, and the returned state and metrics must be equal on all devices.
+    Attributes:
+      target: whether it reads target images.
+      target_extras: arrays stored beside the prepared target, one entry an image; in the batch as ``target_NAME``.
+      source_statistics: whether it needs the share of each class in each source image, given to :meth:`Method.prepare`.
     """
 
-    reads_target: bool  # False: no target image is loaded
-
-    def init(self, params: Params) -> Any:
-        """The state at step 0 from the network's initial parameters; it must have a field ``step``."""
-        ...
-
-    def step(self, state: Any, batch: Batch, rng: jax.Array) -> tuple[Any, Metrics]:
-        """One optimisation step. ``batch``: uint8 ``source_image``, ``source_label`` and, if read, ``target_image``."""
-        ...
-
-    def networks(self, state: Any) -> dict[str, Params]:
-        """The parameters that may be evaluated, by name; ``teacher`` first."""
-        ...
+    target: bool = True
+    target_extras: tuple[str, ...] = ()
+    source_statistics: bool = False
 
 
-class SelfEnsemblingState(flax.struct.PyTreeNode):
-    """Everything a run carries from step to step; the random numbers follow from ``step``."""
+class Stage(NamedTuple):
+    """A training run that a method needs first; it is made in a sub-directory of the method's run.
 
-    step: jax.Array  # int32, steps taken
-    student: Params
-    teacher: Params
-    opt_state: optax.OptState
+    Attributes:
+      settings: what differs from the settings of the run that needs it, such as ``{"method": "source_only"}``.
+      gives: the setting that takes the directory of the finished stage, such as ``init_weights``. If the user sets
+        it, the stage is not needed.
+    """
 
-
-class SourceView(NamedTuple):
-    """The augmented source batch of one device."""
-
-    image: jax.Array  # [b, H, W, 3] float32 RGB, 0–255 scale
-    label: jax.Array  # [b, H, W] class index or 255
+    settings: Mapping[str, Any]
+    gives: str
 
 
-class SelfEnsembling:
-    """The student, its optimiser and the moving average that follows it; a subclass supplies ``step``."""
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that a run carries from step to step. Random numbers are not in it: they follow from ``step``.
 
-    def __init__(self, config: Config, network: Segmenter):
-        self.config = config
-        self.network = network
-        assert config.steps is not None
-        self.tx = make_optimizer(
-            learning_rate=config.learning_rate,
-            schedule=config.learning_rate_schedule,
-            final_fraction=config.learning_rate_final_fraction,
-            steps=config.steps,
-            weight_decay=config.weight_decay,
-            decay_mask=lambda params: classifier_is_read(params, config.classifier_branches),
-        )
+    Attributes:
+      step: int32, steps taken.
+      params: parameters by network, such as ``{"student", "teacher"}``.
+      opt_state: optimiser states by optimiser.
+      memory: whatever else the method keeps, such as an image pool or running confidences.
+    """
 
-    def init(self, params: Params) -> SelfEnsemblingState:
-        """Student and teacher start equal, each a copy of its own: the state is donated to each step."""
-        student, teacher = (jax.tree.map(lambda x: jnp.array(x, copy=True), params) for _ in range(2))
-        return SelfEnsemblingState(jnp.int32(0), student, teacher, self.tx.init(student))
+    step: jax.Array
+    params: dict[str, Params]
+    opt_state: dict[str, optax.OptState]
+    memory: Any = ()
 
-    def networks(self, state: SelfEnsemblingState) -> dict[str, Params]:
-        return {"teacher": state.teacher, "student": state.student}
 
-    def augment_source(self, batch: Batch, step: jax.Array, rng: jax.Array) -> SourceView:
-        """g(X_s), with its labels mirrored along."""
-        image, label = batch["source_image"], batch["source_label"]
-        examples = image.shape[0]
-        if self.config.random_flip:
-            flips = random_flips(example_keys(rng, step, Purpose.SOURCE_FLIP, examples, AXIS))
-            image, label = mirror(flips, image), mirror(flips, label)
-        if self.config.noise_domains == "source_and_target":
-            keys = example_keys(rng, step, Purpose.SOURCE_NOISE, examples, AXIS)
-            image = add_noise(keys, image, self.config.noise_std)
-        return SourceView(image, label)
+class Method(flax.struct.PyTreeNode):
+    """A training objective as pure functions of a state that only it looks into.
 
-    def apply_gradients(self, state: SelfEnsemblingState, gradients: Params) -> SelfEnsemblingState:
-        """Optimiser first, then the teacher's average with the student's new parameters (equation 7)."""
-        updates, opt_state = self.tx.update(gradients, state.opt_state, state.student)
-        student = optax.apply_updates(state.student, updates)
-        decay = ema.decay_at(state.step, self.config.ema_decay, self.config.ema_ramp)
-        teacher = ema.update(state.teacher, student, decay)
-        return SelfEnsemblingState(state.step + 1, student, teacher, opt_state)  # pyright: ignore[reportArgumentType]
+    A subclass is one file: its settings, presets, state, step, and what it evaluates. It is a pytree whose leaves are
+    the numbers in its settings: they are arguments of the compiled step, not constants in it.
+
+    Attributes:
+      settings: an instance of ``Settings``.
+      optimizer: of the run; a method with several optimisers derives the others from it or from its own settings.
+      steps: length of the run, for schedules.
+      network: the architecture; parameters come from outside.
+      accumulate_steps: parts into which each device divides its share of a batch to save memory.
+    """
+
+    Settings: ClassVar[type]
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # name → settings, also of the run and of the network
+    PRESETS_BY_SOURCE: ClassVar[Mapping[tuple[str, str], Mapping[str, Any]]] = {}  # (name, source) → further ones
+    READS: ClassVar[Reads] = Reads()
+    STAGES: ClassVar[Mapping[str, Stage]] = {}
+    ACCUMULATES: ClassVar[bool] = True  # False: --accumulate_steps is refused
+
+    settings: Any
+    optimizer: OptimizerSettings
+    steps: Any
+    network: Network = flax.struct.field(pytree_node=False)
+    accumulate_steps: int = flax.struct.field(pytree_node=False, default=1)
+
+    def init(self, key: jax.Array, params: Params) -> TrainState:
+        """The state at step 0.
+
+        Args:
+          key: for parameters of the method's own, such as a discriminator's.
+          params: initial parameters of the network.
+        """
+        raise NotImplementedError
+
+    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        """One training step with all its updates, pure, under ``pmap`` over the axis :data:`AXIS`.
+
+        Args:
+          state: equal on all devices, as the returned state and metrics must be.
+          batch: this device's share: ``source_image`` uint8 ``[b, H, W, 3]``, ``source_label`` uint8 ``[b, H, W]``,
+            and what :class:`Reads` asks for, such as ``target_image``.
+          rng: key of the run, equal on all devices and in all steps.
+        """
+        raise NotImplementedError
+
+    def evaluated(self, state: TrainState) -> dict[str, Params]:
+        """The parameters that can be evaluated, by name; the first ones count. It selects from ``state.params``."""
+        raise NotImplementedError
+
+    def masks(self, prediction: Prediction) -> dict[str, jax.Array]:
+        """Where the method uses a target prediction, bool ``[b, h, w]`` by title; for pictures only."""
+        del prediction
+        return {}
 
 
 def sum_over_devices(tree: Any) -> Any:
@@ -110,23 +121,18 @@ def sum_over_devices(tree: Any) -> Any:
     return lax.psum(tree, AXIS)
 
 
-def map_micro_batches(function: Callable[[Any], Any], batch: Any, count: int) -> Any:
-    """``function(batch)`` for a function that treats each example alone, on ``count`` parts one after the other."""
-    if count == 1:
+def concatenate_over_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """``function(batch)`` for a function of each example alone, computed on ``parts`` of the batch in turn."""
+    return _in_parts(function, batch, parts, optax.microbatching.AccumulationType.CONCAT)
+
+
+def sum_over_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """The sum of ``function`` over ``parts`` of the batch, computed in turn: needs the memory of one part."""
+    return _in_parts(function, batch, parts, optax.microbatching.AccumulationType.SUM)
+
+
+def _in_parts(function: Callable[[Any], Any], batch: Any, parts: int, accumulation: Any) -> Any:
+    if parts == 1:
         return function(batch)
-    results = lax.map(function, _micro_batches(batch, count))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
-
-
-def sum_over_micro_batches(function: Callable[[Any], Any], batch: Any, count: int) -> Any:
-    """The sum of ``function`` over ``count`` parts of the batch, one after the other: one part's memory at a time."""
-    if count == 1:
-        return function(batch)
-    parts = _micro_batches(batch, count)
-    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), zeros, parts)[0]
-
-
-def _micro_batches(batch: Any, count: int) -> Any:
-    return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+    size = jax.tree.leaves(batch)[0].shape[0] // parts
+    return optax.microbatch(function, 0, size, accumulation)(batch)

@@ -1,6 +1,7 @@
-"""Self-Ensembling Attention Networks (AAAI 2019): the step of equations 3 to 7."""
+"""Self-Ensembling Attention Networks (Xu et al., AAAI 2019): the step of equations 3 to 7."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,24 @@ from sean_jax.methods.base import (
     Batch,
     Metrics,
     Params,
-    SelfEnsembling,
-    SelfEnsemblingState,
-    SourceView,
-    map_micro_batches,
+    TrainState,
+    concatenate_over_parts,
     sum_over_devices,
-    sum_over_micro_batches,
+    sum_over_parts,
 )
-from sean_jax.models.deeplab import Prediction
+from sean_jax.methods.self_ensembling import SelfEnsembling
+from sean_jax.models import Prediction
 from sean_jax.ops.resize import resize_bilinear
-from sean_jax.training.augmentation import add_noise, mirror, random_flips
+from sean_jax.settings import setting, settings
+from sean_jax.training.augmentation import (
+    AugmentationSettings,
+    SourceView,
+    add_noise,
+    augment_source,
+    mirror,
+    random_flips,
+)
+from sean_jax.training.ema import EMASettings
 from sean_jax.training.losses import (
     attention_mask,
     consistency_loss,
@@ -27,8 +36,23 @@ from sean_jax.training.losses import (
     count_labelled,
     segmentation_loss,
 )
-from sean_jax.training.parallel import AXIS
-from sean_jax.training.randomness import Purpose, example_keys
+from sean_jax.training.randomness import example_keys
+
+
+@settings
+class SEANSettings(AugmentationSettings, EMASettings):
+    """The paper's; ``reference`` in :attr:`SEAN.PRESETS` lists where the authors' code differs."""
+
+    consistency_weight: float = setting(0.3, "weight of the consistency loss (lambda_con of equation 6)", least=0)
+    consistency_reduction: Literal["all_positions", "kept_positions"] = setting(
+        "all_positions", "mean of equation 4: over H*W, or over positions in the mask x classes (authors' code)"
+    )
+    consistency_resolution: Literal["output", "input"] = setting(
+        "output", "resolution of the consistency loss: the network's output (1/8) or the input"
+    )
+    attention_threshold: float = setting(
+        0.3, "attention above which a position is in the consistency mask (tau_att of equation 5)", least=0, most=1
+    )
 
 
 class Views(NamedTuple):
@@ -39,91 +63,111 @@ class Views(NamedTuple):
     teacher_target: jax.Array  # likewise
 
 
+class TargetPrediction(NamedTuple):
+    """A prediction of the target at the resolution of the consistency loss, ``[b, h, w, ...]`` float32."""
+
+    logits: jax.Array
+    attention: jax.Array
+
+
 class SEAN(SelfEnsembling):
-    """Segmentation loss on the source, consistency with the teacher on the attended regions of the target."""
+    """Segmentation loss on the source, consistency with the teacher in the attended regions of the target."""
 
-    reads_target = True
+    Settings: ClassVar[type] = SEANSettings
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": {"noise_std": 0.1, "noise_domains": "target", "consistency_reduction": "kept_positions"},
+        "quick": {"random_flip": True, "ema_ramp": True},
+    }
+    PRESETS_BY_SOURCE: ClassVar[Mapping[tuple[str, str], Mapping[str, Any]]] = {
+        ("reference", "gta5"): {"attention_threshold": 0.1}
+    }
 
-    def step(self, state: SelfEnsemblingState, batch: Batch, rng: jax.Array) -> tuple[SelfEnsemblingState, Metrics]:
+    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         return self.update(state, self.augment(batch, state.step, rng))
 
     def augment(self, batch: Batch, step: jax.Array, rng: jax.Array) -> Views:
         """g(X_s), g(X_t) for the student and g(X_t) for the teacher; both target views are mirrored alike."""
         target = batch["target_image"]
-
-        def keys(purpose: Purpose) -> jax.Array:
-            return example_keys(rng, step, purpose, target.shape[0], AXIS)
-
-        if self.config.random_flip:
-            target = mirror(random_flips(keys(Purpose.TARGET_FLIP)), target)
+        examples = target.shape[0]
+        if self.settings.random_flip:
+            target = mirror(random_flips(example_keys(rng, "target_flip", step, examples)), target)
         return Views(
-            self.augment_source(batch, step, rng),
-            add_noise(keys(Purpose.STUDENT_NOISE), target, self.config.noise_std),
-            add_noise(keys(Purpose.TEACHER_NOISE), target, self.config.noise_std),
+            augment_source(self.settings, batch, step, rng),
+            add_noise(example_keys(rng, "student_noise", step, examples), target, self.settings.noise_std),
+            add_noise(example_keys(rng, "teacher_noise", step, examples), target, self.settings.noise_std),
         )
 
-    def update(self, state: SelfEnsemblingState, view: Views) -> tuple[SelfEnsemblingState, Metrics]:
+    def update(self, state: TrainState, view: Views) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch: losses, the student's gradients, optimiser, moving average."""
-        gradients, metrics = self.gradients(state.student, state.teacher, view)
-        return self.apply_gradients(state, gradients), metrics
+        gradients, losses = self.gradients(state.params["student"], state.params["teacher"], view)
+        state, metrics = self.apply_gradients(state, gradients)
+        return state, losses | metrics
 
     def gradients(self, student: Params, teacher: Params, view: Views) -> tuple[Params, Metrics]:
         """The gradient of the loss (equation 6) over the global batch with respect to the student, and the losses."""
-        config = self.config
-        teacher_target = map_micro_batches(
-            lambda images: self.teacher_prediction(teacher, images), view.teacher_target, config.accumulate_steps
+        s = self.settings
+        teacher_target = concatenate_over_parts(
+            lambda images: self.teacher_prediction(teacher, images), view.teacher_target, self.accumulate_steps
         )
-        mask = attention_mask(teacher_target.attention, config.attention_threshold)
+        mask = attention_mask(teacher_target.attention, s.attention_threshold)
 
-        # The counts are taken over the whole batch on all devices first and held constant: each device then
+        # Counts are taken over the whole batch on all devices first and held constant: each device then
         # differentiates its own share of the global means, part by part, and the gradients are summed.
         local_counts = (
             count_labelled(view.source.label),
-            consistency_normaliser(mask, self.network.num_classes, config.consistency_reduction),
+            consistency_normaliser(mask, self.network.num_classes, s.consistency_reduction),
             jnp.sum(mask),
             jnp.float32(mask.size),
         )
         labelled, normaliser, kept, positions = sum_over_devices(local_counts)
 
         def loss_fn(
-            student: Params, view: Views, teacher_target: Prediction, mask: jax.Array
+            student: Params, view: Views, teacher_target: TargetPrediction, mask: jax.Array
         ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             source, target = self.student_predictions(student, view)
             segmentation = segmentation_loss(source.logits, view.source.label) / labelled.clip(1)
             consistency = consistency_loss(target.logits, teacher_target.logits, mask) / normaliser.clip(1)
-            loss = segmentation + config.consistency_weight * consistency  # equation 6
+            loss = segmentation + s.consistency_weight * consistency  # equation 6
             return loss, (segmentation, consistency)
 
-        local = sum_over_micro_batches(
+        local = sum_over_parts(
             lambda part: jax.grad(loss_fn, has_aux=True)(student, *part),
             (view, teacher_target, mask),
-            config.accumulate_steps,
+            self.accumulate_steps,
         )
         gradients, (segmentation, consistency) = sum_over_devices(local)
         metrics = {
-            "train/loss": segmentation + config.consistency_weight * consistency,
+            "train/loss": segmentation + s.consistency_weight * consistency,
             "train/loss_segmentation": segmentation,
             "train/loss_consistency": consistency,
             "train/kept_pixels": kept / positions,
         }
         return gradients, metrics
 
-    def student_predictions(self, student: Params, view: Views) -> tuple[Prediction, Prediction]:
+    def student_predictions(self, student: Params, view: Views) -> tuple[Prediction, TargetPrediction]:
         """The student on source and target, in one pass over both."""
         both = self.network.predict(student, jnp.concatenate([view.source.image, view.student_target]))
         split = view.source.image.shape[0]
         source, target = jax.tree.map(lambda x: x[:split], both), jax.tree.map(lambda x: x[split:], both)
         return source, self._at_loss_resolution(target, view.student_target)
 
-    def teacher_prediction(self, teacher: Params, images: jax.Array) -> Prediction:
+    def teacher_prediction(self, teacher: Params, images: jax.Array) -> TargetPrediction:
         """The teacher on its view of the target, at the resolution of the consistency loss; never differentiated."""
-        # The gradient is taken with respect to the student alone, so stop_gradient changes nothing. It is said
+        # The gradient is taken with respect to the student alone, so stop_gradient changes nothing. It is written
         # all the same: the teacher learns by averaging only.
         return lax.stop_gradient(self._at_loss_resolution(self.network.predict(teacher, images), images))
 
-    def _at_loss_resolution(self, prediction: Prediction, images: jax.Array) -> Prediction:
-        if self.config.consistency_resolution == "output":
-            return prediction
+    def _at_loss_resolution(self, prediction: Prediction, images: jax.Array) -> TargetPrediction:
+        logits, attention = prediction.logits, self._attention(prediction)
+        if self.settings.consistency_resolution == "output":
+            return TargetPrediction(logits, attention)
         size = images.shape[1], images.shape[2]
-        attention = resize_bilinear(prediction.attention[..., None], size)[..., 0]
-        return Prediction(resize_bilinear(prediction.logits, size), attention)
+        return TargetPrediction(resize_bilinear(logits, size), resize_bilinear(attention[..., None], size)[..., 0])
+
+    def _attention(self, prediction: Prediction) -> jax.Array:
+        """The attention map, or 1 everywhere for a network without attention: nothing is masked then."""
+        return prediction.maps.get("attention", jnp.ones(prediction.logits.shape[:-1], jnp.float32))
+
+    def masks(self, prediction: Prediction) -> dict[str, jax.Array]:
+        """The consistency mask."""
+        return {"mask": self._attention(prediction) > self.settings.attention_threshold}

@@ -1,32 +1,40 @@
-"""NoAdapt: the network trained on the labelled source alone; the baseline of every adaptation.
+"""Source only (NoAdapt): the network trained on the labelled source alone; the baseline of every adaptation.
 
 Same network, initialisation, schedule and moving average as SEAN; the target is never read.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import jax
 
-from sean_jax.methods.base import (
-    Batch,
-    Metrics,
-    Params,
-    SelfEnsembling,
-    SelfEnsemblingState,
-    SourceView,
-    sum_over_devices,
-    sum_over_micro_batches,
-)
+from sean_jax.methods.base import Batch, Metrics, Params, Reads, TrainState, sum_over_devices, sum_over_parts
+from sean_jax.methods.self_ensembling import SelfEnsembling
+from sean_jax.settings import settings
+from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source
+from sean_jax.training.ema import EMASettings
 from sean_jax.training.losses import count_labelled, segmentation_loss
 
 
+@settings
+class SourceOnlySettings(AugmentationSettings, EMASettings):
+    """Those that all self-ensembling methods share."""
+
+
 class SourceOnly(SelfEnsembling):
-    """Cross-entropy on the source. Student and teacher are both evaluated: averaging is not credited to adaptation."""
+    """Cross-entropy on the source. Both networks are evaluated, so averaging is not credited to adaptation."""
 
-    reads_target = False
+    Settings: ClassVar[type] = SourceOnlySettings
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": {"noise_std": 0.1, "noise_domains": "target"},
+        "quick": {"random_flip": True, "ema_ramp": True},
+    }
+    READS: ClassVar[Reads] = Reads(target=False)
 
-    def step(self, state: SelfEnsemblingState, batch: Batch, rng: jax.Array) -> tuple[SelfEnsemblingState, Metrics]:
-        return self.update(state, self.augment_source(batch, state.step, rng))
+    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        return self.update(state, augment_source(self.settings, batch, state.step, rng))
 
-    def update(self, state: SelfEnsemblingState, view: SourceView) -> tuple[SelfEnsemblingState, Metrics]:
+    def update(self, state: TrainState, view: SourceView) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch."""
         # Counted over the whole batch before any gradient is taken, see SEAN.
         labelled = sum_over_devices(count_labelled(view.label)).clip(1)
@@ -34,8 +42,9 @@ class SourceOnly(SelfEnsembling):
         def loss_fn(student: Params, view: SourceView) -> jax.Array:
             return segmentation_loss(self.network.predict(student, view.image).logits, view.label) / labelled
 
-        local = sum_over_micro_batches(
-            lambda part: jax.value_and_grad(loss_fn)(state.student, part), view, self.config.accumulate_steps
+        local = sum_over_parts(
+            lambda part: jax.value_and_grad(loss_fn)(state.params["student"], part), view, self.accumulate_steps
         )
         loss, gradients = sum_over_devices(local)
-        return self.apply_gradients(state, gradients), {"train/loss": loss, "train/loss_segmentation": loss}
+        state, metrics = self.apply_gradients(state, gradients)
+        return state, {"train/loss": loss, "train/loss_segmentation": loss, **metrics}

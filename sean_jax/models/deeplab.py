@@ -1,113 +1,121 @@
-"""The whole network: backbone, attention, classifier."""
+"""VGG-16 DeepLab-v2 with the attention module: the network of the paper and of its authors' code."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from sean_jax.models.aspp import ASPP
+from sean_jax.models.aspp import ASPP, DILATIONS
 from sean_jax.models.attention import Attention
-from sean_jax.models.initializers import make_initializers
-from sean_jax.models.inputs import INPUT_RMS, apply_convention
-from sean_jax.models.vgg import Backbone, thin
-
-MIN_SIZE = 16  # pixels on either side; a smaller image would leave the attention module less than 2×2 features
-
-_SMALLEST_IMAGE = np.zeros((1, MIN_SIZE, MIN_SIZE, 3), np.float32)
-
-# Precision setting → (type of activations and convolutions, precision of float32 products). Parameters, the
-# attention map, softmax, losses and everything after them are float32 under all three.
-PRECISIONS: dict[str, tuple[Any, lax.Precision]] = {
-    "float32": (jnp.float32, lax.Precision.HIGHEST),
-    "tf32": (jnp.float32, lax.Precision.DEFAULT),  # TF32 on NVIDIA GPUs; plain float32 on a CPU
-    "bfloat16": (jnp.bfloat16, lax.Precision.DEFAULT),
-}
+from sean_jax.models.initializers import Initializers, make_initializers
+from sean_jax.models.inputs import INPUT_RMS
+from sean_jax.models.network import PRECISIONS, Network, Params, Prediction
+from sean_jax.models.vgg import CONVOLUTIONS, VGG16, conv_block, scaled
+from sean_jax.settings import setting, settings
 
 
-class Prediction(NamedTuple):
-    """What the network says of a batch, at output stride 8 (h = ⌊⌊⌊H/2⌋/2⌋/2⌋)."""
+@settings
+class DeepLabSettings:
+    """Where the paper and the authors' code differ, and the size of the network."""
 
-    logits: jax.Array  # [b, h, w, num_classes] float32, before softmax
-    attention: jax.Array  # [b, h, w] float32 in (0, 1); 1 everywhere without the attention module
+    width_multiplier: float = setting(1.0, "factor of every hidden layer's channels", least=1 / 64, most=16)
+    fc_channels: int = setting(1024, "channels of fc6 and fc7, before the width multiplier", least=1)
+    fc_dilation: int = setting(4, "dilation of fc6 and fc7", least=1)
+    classifier_branches: int = setting(
+        4, "ASPP branches that are summed; the authors' code sums 2 of 4", least=1, most=len(DILATIONS)
+    )
+    attention: bool = setting(True, "use the attention branch; without it nothing is masked")
+    attention_pooling: Literal["average_2x2", "average_3x3"] = setting(
+        "average_2x2", "pooling before the attention map (D of equation 1)"
+    )
+    attention_upsampling: Literal["bilinear", "bilinear_align_corners"] = setting(
+        "bilinear", "upsampling of the attention map (U of equation 1)"
+    )
+    attention_transform: Literal["after_upsampling", "before_upsampling"] = setting(
+        "after_upsampling",
+        "whether the sigmoid (of T in equation 1) follows or precedes the upsampling",
+    )
 
 
-class Segmenter(nn.Module):
-    """VGG-16 DeepLab-v2 with the attention module; student and teacher are two sets of its parameters.
+class Head(nn.Module):
+    """fc6, fc7, attention and classifier: features ``[b, h, w, 512]`` → :class:`Prediction`."""
 
-    Takes RGB images ``[b, H, W, 3]`` on the 0–255 scale (any real type), at least 16×16, odd sizes too.
-    """
-
+    settings: DeepLabSettings
     num_classes: int
-    width_multiplier: float = 1.0
-    fc_channels: int = 1024
-    fc_dilation: int = 4
-    classifier_branches: int = 4
-    attention: bool = True
-    attention_pooling: str = "average_2x2"
-    attention_upsampling: str = "bilinear"
-    attention_transform: str = "after_upsampling"
-    input_convention: str = "bgr_mean"
-    initialization: str = "scratch"
-    precision: str = "float32"
-    remat: bool = False  # see Backbone; predictions do not depend on it
+    init_fns: Initializers
+    dtype: Any
+    precision: lax.Precision
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> Prediction:
-        dtype, precision = PRECISIONS[self.precision]
-        common: dict[str, Any] = {"dtype": dtype, "precision": precision}
-        init_fns = make_initializers(
-            self.initialization,
-            channels=thin(self.fc_channels, self.width_multiplier),
-            branches=self.classifier_branches,
-            input_rms=INPUT_RMS[self.input_convention],
-        )
-        inputs = apply_convention(images.astype(jnp.float32), self.input_convention)
-        features = Backbone(
-            self.fc_channels,
-            self.fc_dilation,
-            self.width_multiplier,
-            init_fns,
-            remat=self.remat,
-            name="backbone",
-            **common,
-        )(inputs.astype(dtype))
-        if self.attention:
+    def __call__(self, x: jax.Array) -> Prediction:
+        s = self.settings
+        common: dict[str, Any] = {"dtype": self.dtype, "precision": self.precision}
+        width = scaled(s.fc_channels, s.width_multiplier)
+        features = conv_block(self, x, ("fc6", "fc7"), width, s.fc_dilation, init=self.init_fns, remat=self.remat)
+        maps, attended = {}, features
+        if s.attention:
             attention = Attention(
-                self.attention_pooling,
-                self.attention_upsampling,
-                self.attention_transform,
-                init_fns.attention,
+                s.attention_pooling,
+                s.attention_upsampling,
+                s.attention_transform,
+                self.init_fns.attention,
                 name="attention",
                 **common,
             )(features)
-            attended = (1 + attention).astype(dtype) * features  # equation 2
-        else:  # an ablation: features as they are, and no position is masked out
-            attention, attended = jnp.ones((*features.shape[:3], 1), jnp.float32), features
-        logits = ASPP(self.num_classes, self.classifier_branches, init_fns, name="classifier", **common)(attended)
-        return Prediction(logits.astype(jnp.float32), attention[..., 0])
-
-    def init_params(self, key: jax.Array) -> dict[str, Any]:
-        """Fresh parameters; their shapes do not depend on the image size."""
-        # Run once: on a CPU, optimising the compiled program would take seconds and save microseconds.
-        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        return jax.jit(self.init, compiler_options=options)(key, _SMALLEST_IMAGE)["params"]
-
-    def abstract_params(self) -> dict[str, Any]:
-        """Shapes and types of the parameters; nothing is computed."""
-        return jax.eval_shape(self.init, jax.random.key(0), _SMALLEST_IMAGE)["params"]
-
-    def predict(self, params: dict[str, Any], images: jax.Array) -> Prediction:
-        """Applies the network with ``params`` to ``images``."""
-        return self.apply({"params": params}, images)  # pyright: ignore[reportReturnType]
+            maps["attention"] = attention[..., 0]
+            attended = (1 + attention).astype(self.dtype) * features  # equation 2
+        logits = ASPP(self.num_classes, s.classifier_branches, self.init_fns, name="classifier", **common)(attended)
+        return Prediction(logits.astype(jnp.float32), features, maps)
 
 
-def classifier_is_read(params: dict[str, Any], summed_branches: int) -> dict[str, Any]:
-    """Tree of bools shaped like ``params``: False for the classifier branches that the network never sums.
+class DeepLab(Network):
+    """Output stride 8; student and teacher are two sets of its parameters."""
 
-    PyTorch's optimisers pass over parameters without a gradient, weight decay included; so must ours.
-    """
-    unread = {f"branch_{i}" for i in range(summed_branches, len(params["classifier"]))}
-    return jax.tree_util.tree_map_with_path(lambda path, _: not (len(path) > 1 and path[1].key in unread), params)
+    Settings: ClassVar[type] = DeepLabSettings
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": {
+            "attention_pooling": "average_3x3",
+            "attention_upsampling": "bilinear_align_corners",
+            "classifier_branches": 2,
+        },
+        "quick": {"width_multiplier": 0.25},
+    }
+    # The authors' ``features`` has three poolings, so its indices differ from torchvision's after conv4_3.
+    TORCH_MODULES: ClassVar[Mapping[tuple[str, ...], str]] = {
+        **{
+            ("trunk", layer): f"features.{index}"
+            for layer, index in zip(CONVOLUTIONS, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 23, 25, 27), strict=True)
+        },
+        ("head", "fc6"): "features.29",
+        ("head", "fc7"): "features.31",
+        ("head", "attention", "conv"): "aconv",
+        **{("head", "classifier", f"branch_{i}"): f"classifier.conv2d_list.{i}" for i in range(len(DILATIONS))},
+    }
+
+    settings: DeepLabSettings
+
+    def trunk_module(self) -> VGG16:
+        dtype, precision = PRECISIONS[self.precision]
+        width = self.settings.width_multiplier
+        return VGG16(width, self.input_convention, self._init_fns(), dtype, precision, self.remat)
+
+    def head_module(self) -> Head:
+        dtype, precision = PRECISIONS[self.precision]
+        return Head(self.settings, self.num_classes, self._init_fns(), dtype, precision, self.remat)
+
+    def _init_fns(self) -> Initializers:
+        return make_initializers(
+            self.initialization,
+            channels=scaled(self.settings.fc_channels, self.settings.width_multiplier),
+            branches=self.settings.classifier_branches,
+            input_rms=INPUT_RMS[self.input_convention],
+        )
+
+    def used(self, params: Params) -> Params:
+        """False for the classifier branches that are not summed."""
+        unused = {f"branch_{i}" for i in range(self.settings.classifier_branches, len(DILATIONS))}
+        return jax.tree_util.tree_map_with_path(lambda path, _: not unused & {key.key for key in path}, params)

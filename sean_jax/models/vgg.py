@@ -1,12 +1,15 @@
-"""VGG-16 as DeepLab-v2 uses it: output stride 8, dilated conv5, fc6 and fc7 as 3×3 convolutions."""
+"""The convolutions of VGG-16 with output stride 8, as DeepLab-v2 uses them."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from sean_jax.models.initializers import Initializers
+from sean_jax.models.inputs import apply_convention
 from sean_jax.models.layers import conv3x3
 from sean_jax.ops.pooling import max_pool_2x2
 
@@ -18,41 +21,55 @@ BLOCKS = {
     4: (3, 512, 1, False),
     5: (3, 512, 2, False),
 }
+CONVOLUTIONS = tuple(f"conv{block}_{i}" for block, (count, *_) in BLOCKS.items() for i in range(1, count + 1))
 
 
-def thin(channels: int, width_multiplier: float) -> int:
-    """Channels of a layer in a network thinned by ``width_multiplier``; at least one."""
+def scaled(channels: int, width_multiplier: float) -> int:
+    """Channels of a layer under a width multiplier; at least one."""
     return max(1, round(channels * width_multiplier))
 
 
-class Backbone(nn.Module):
-    """Features F(x) of equation 1: ``[b, H, W, 3] → [b, H/8, W/8, fc_channels]``, after three floor halvings.
+class VGG16(nn.Module):
+    """conv1_1 to conv5_3: images ``[b, H, W, 3]`` → ``[b, H/8, W/8, 512]``, after three halvings rounded down.
 
     There is no batch normalisation and no dropout, as in the authors' network.
 
     Attributes:
-      remat: keep for the backward pass only what passes from block to block, and compute the rest again there.
+      remat: store only what passes from block to block for the backward pass, and recompute the rest there.
     """
 
-    fc_channels: int
-    fc_dilation: int
     width_multiplier: float
+    input_convention: str
     init_fns: Initializers
     dtype: Any
     precision: lax.Precision
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        common = {"init": self.init_fns, "dtype": self.dtype, "precision": self.precision}
-
-        def run_block(_: nn.Module, x: jax.Array, names: list[str], channels: int, dilation: int, pooled: bool):
-            for name in names:
-                width = thin(channels, self.width_multiplier)
-                x = nn.relu(conv3x3(x, width, dilation=dilation, name=name, **common))
-            return max_pool_2x2(x) if pooled else x
-
-        run = nn.remat(run_block, static_argnums=(2, 3, 4, 5)) if self.remat else run_block
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = apply_convention(images.astype(jnp.float32), self.input_convention).astype(self.dtype)
         for block, (convolutions, channels, dilation, pooled) in BLOCKS.items():
-            x = run(self, x, [f"conv{block}_{i}" for i in range(1, convolutions + 1)], channels, dilation, pooled)
-        return run(self, x, ["fc6", "fc7"], self.fc_channels, self.fc_dilation, False)
+            names = tuple(f"conv{block}_{i}" for i in range(1, convolutions + 1))
+            width = scaled(channels, self.width_multiplier)
+            x = conv_block(self, x, names, width, dilation, init=self.init_fns, remat=self.remat)
+            if pooled:
+                x = max_pool_2x2(x)
+        return x
+
+
+def conv_block(
+    module: Any, x: jax.Array, names: tuple[str, ...], channels: int, dilation: int, *, init: Initializers, remat: bool
+) -> jax.Array:
+    """3×3 convolutions with ReLU, named ``names`` in ``module``, whose ``dtype`` and ``precision`` they take.
+
+    Args:
+      remat: whether the backward pass recomputes the block's activations.
+    """
+
+    def run(_: nn.Module, x: jax.Array) -> jax.Array:
+        layer = functools.partial(conv3x3, init=init, dtype=module.dtype, precision=module.precision)
+        for name in names:
+            x = nn.relu(layer(x, channels, dilation=dilation, name=name))
+        return x
+
+    return (nn.remat(run) if remat else run)(module, x)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sean_jax import weights
-from sean_jax.config import PRESETS, Config, architecture
-from sean_jax.methods.base import Params, SourceView
+from sean_jax.config import describe_settings, from_flat_settings
 from sean_jax.methods.sean import SEAN, Views
-from sean_jax.models.deeplab import Segmenter
+from sean_jax.models import DeepLab, Params
 from sean_jax.parity.reference import Case, seeded_batch, seeded_state_dict
+from sean_jax.training.augmentation import SourceView
 from sean_jax.training.losses import IGNORE_LABEL
 from sean_jax.training.parallel import AXIS
 
@@ -53,14 +53,13 @@ def relative_error(x: Any, reference: Any) -> float:
 
 def reference_method(case: Case) -> SEAN:
     """SEAN as the authors' code runs it, with the case's settings."""
-    names = {field.name for field in dataclasses.fields(Config)}
-    settings: dict[str, Any] = {name: value for name, value in case._asdict().items() if name in names}
-    settings = PRESETS["reference"] | settings | {"precision": "float32"}
-    config = Config(**settings)
-    network = Segmenter(
-        **architecture(config), num_classes=case.num_classes, input_convention="bgr_mean", precision="float32"
+    known = describe_settings()
+    settings = {name: value for name, value in case._asdict().items() if name in known}
+    config = from_flat_settings({**DeepLab.PRESETS["reference"], **SEAN.PRESETS["reference"], **settings})
+    network = DeepLab(settings=config.network_settings, num_classes=case.num_classes)
+    return SEAN(
+        settings=config.method_settings, optimizer=config.optimizer_settings, steps=config.steps, network=network
     )
-    return SEAN(config, network)
 
 
 def seeded_views(case: Case, step: int) -> Views:
@@ -104,23 +103,28 @@ def _compare_forward(method: SEAN, student: Params, teacher: Params, case: Case)
 
 
 def _compare_gradients(method: SEAN, student: Params, teacher: Params, case: Case) -> Iterator[Check]:
-    def gradients(config: Config, view: Views) -> dict[str, np.ndarray]:
-        on_one_device = _on_one_device(SEAN(config, method.network).gradients)
-        return weights.from_params(on_one_device(student, teacher, view)[0])
+    on_one_device = _on_one_device(lambda method, *args: method.gradients(*args), 3)  # compiled once for both weights
+
+    def gradients(consistency_weight: float, view: Views) -> dict[str, np.ndarray]:
+        settings = dataclasses.replace(method.settings, consistency_weight=consistency_weight)
+        found, _ = on_one_device(method.replace(settings=settings), student, teacher, view)
+        return weights.from_params(found)
 
     view = seeded_views(case, 0)
     # The consistency loss alone: no source pixel has a label, and the loss is not weighted.
     unlabelled = view._replace(source=view.source._replace(label=jnp.full_like(view.source.label, IGNORE_LABEL)))
-    alone = gradients(dataclasses.replace(method.config, consistency_weight=1.0), unlabelled)
+    alone = gradients(1.0, unlabelled)
     consistency, total = BOUNDS["step 0 consistency gradients"], BOUNDS["step 0 gradients"]
     yield from _compare_tensors("consistency_grad_", alone, case, norms=consistency, tensors=consistency)
-    yield from _compare_tensors("grad_", gradients(method.config, view), case, norms=total, tensors=total)
+    whole = gradients(method.settings.consistency_weight, view)
+    yield from _compare_tensors("grad_", whole, case, norms=total, tensors=total)
 
 
 def _compare_steps(method: SEAN, student: Params, teacher: Params, case: Case) -> Iterator[Check]:
     initial = {"student": weights.from_params(student), "teacher": weights.from_params(teacher)}
-    state = method.init(student).replace(teacher=teacher)
-    step = _on_one_device(method.update)
+    state = method.init(jax.random.key(0), student)
+    state = state.replace(params=state.params | {"teacher": teacher})
+    step = _on_one_device(method.update, 1)
     columns = ("loss", "loss_segmentation", "loss_consistency", "kept_pixels")
     errors = []
     for k, reference in enumerate(case.expected["history"]):
@@ -130,7 +134,7 @@ def _compare_steps(method: SEAN, student: Params, teacher: Params, case: Case) -
     yield Check("history, step 0", errors[0], BOUNDS["step 0"])
     if len(errors) > 1:
         yield Check("history, later steps", max(errors[1:]), BOUNDS["history"])
-    for who, params in method.networks(state).items():
+    for who, params in method.evaluated(state).items():
         final = weights.from_params(params)
         deltas = {name: np.float64(final[name]) - initial[who][name] for name in final}
         norms, tensors = BOUNDS[f"{who} delta norms"], BOUNDS[f"{who} deltas"]
@@ -150,16 +154,11 @@ def _compare_tensors(
             yield Check(key, relative_error(values[name], reference), tensors)
 
 
-def _on_one_device(function: Callable[..., Any]) -> Callable[..., Any]:
+def _on_one_device(function: Callable[..., Any], replicated: int) -> Callable[..., Any]:
     """``function(*replicated, view)`` under the mapped axis that the losses sum over, on one device."""
-
-    def call(*args: Any) -> Any:
-        *replicated, view = args
-        in_axes = (*[None] * len(replicated), 0)
-        mapped = jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=jax.local_devices()[:1])
-        return mapped(*replicated, jax.tree.map(lambda x: x[None], view))
-
-    return call
+    in_axes, devices = (*[None] * replicated, 0), jax.local_devices()[:1]
+    mapped = jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
+    return lambda *args: mapped(*args[:-1], jax.tree.map(lambda x: x[None], args[-1]))
 
 
 _SHORT_KEYS = {"grad_first_conv": "features.0.weight", "grad_attention": "aconv.weight"}

@@ -1,6 +1,8 @@
 """Orbax checkpoints: the whole state of a run and its configuration, written while training goes on."""
 
 import contextlib
+import functools
+import operator
 import os
 import pathlib
 import re
@@ -13,8 +15,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from sean_jax.errors import UserError
-from sean_jax.methods import make_method
-from sean_jax.run import directory as rundir
+from sean_jax.methods import Method
+from sean_jax.run import directory
 
 KEEP = 3  # the last few
 SCORE = "mean_iou"  # the metric an evaluated checkpoint is saved with: the teacher's, in percent
@@ -80,12 +82,17 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is damaged.
         """
-        mesh = jax.sharding.Mesh(jax.devices(), "devices")
-        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._restore(step, ocp.args.StandardRestore(_on_all_devices(like)))
+
+    def restore_params(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        """The part of ``state.params`` at ``step`` that ``like`` describes; the rest of the state is not read."""
+        item = _on_all_devices({"params": like})
+        args = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), item)
+        return self._restore(step, ocp.args.PyTreeRestore(item, args, partial_restore=True))["params"]
+
+    def _restore(self, step: int, args: Any) -> Any:
         with self._read_errors(f"checkpoint {step}"):
-            state = self._manager.restore(step, args=items)["state"]
+            state = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
         return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def wait(self) -> None:
@@ -128,6 +135,12 @@ class Checkpoints:
             ) from error
 
 
+def _on_all_devices(tree: Any) -> Any:
+    mesh = jax.sharding.Mesh(jax.devices(), "devices")
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
+
+
 def _reason(error: Exception) -> str:
     """What the operating system said, where tensorstore quotes it; else the exception's first line, shortened."""
     if quoted := re.search(r"([^:\n]+) \[os_error_code", str(error)):
@@ -135,35 +148,74 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
-def read_state(workdir: str | os.PathLike[str], *, best: bool = False) -> Any:
-    """The whole state of a run at its last checkpoint, or at the one whose teacher scored best.
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+    """Whether a run has written a whole checkpoint, so that it resumes from it and not from its initial weights."""
+    if not (workdir / "checkpoints").is_dir():
+        return False
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return checkpoints.latest_step is not None
+
+
+def read_state(workdir: str | os.PathLike[str]) -> Any:
+    """The whole state of a run at its last checkpoint.
 
     Raises:
-      UserError: no run, or no whole checkpoint yet.
+      UserError: no whole checkpoint yet, or it is damaged.
     """
-    run = rundir.load(workdir)
-    network = run.network()
+    with _opened(workdir) as (checkpoints, step, _):
+        return checkpoints.restore(step, abstract_state(directory.load(workdir).method()))
+
+
+def read_network(
+    workdir: str | os.PathLike[str], method: Method, network: str | None, *, best: bool
+) -> tuple[str, Any, int]:
+    """One of a run's networks: its name, parameters and step. Only its own parameters are read.
+
+    Args:
+      network: a name of :meth:`sean_jax.methods.Method.evaluated`; None for the first one.
+      best: whether to read the checkpoint that scored best instead of the last one.
+
+    Raises:
+      UserError: no such network, no whole checkpoint yet, or it is damaged.
+    """
+    state = abstract_state(method)
+    # Leaves are replaced by their paths, so that what the method selects says which parts of the state it needs.
+    paths = jax.tree_util.tree_map_with_path(lambda path, _: tuple(key.key for key in path), state.params)
+    evaluated = method.evaluated(state.replace(params=paths))
+    name = next(iter(evaluated)) if network is None else network
+    if name not in evaluated:
+        raise UserError(f"--network={name} is not one of this run's networks; expected one of {', '.join(evaluated)}")
+    chosen, is_path = evaluated[name], lambda x: isinstance(x, tuple)
+    like: dict[str, Any] = {}
+    for path in jax.tree.leaves(chosen, is_leaf=is_path):
+        _set(like, path, _get(state.params, path))
+    with _opened(workdir) as (checkpoints, last, best_step):
+        step = (best_step if best else None) or last
+        params = checkpoints.restore_params(step, like)
+    return name, jax.tree.map(lambda path: _get(params, path), chosen, is_leaf=is_path), step
+
+
+@contextlib.contextmanager
+def _opened(workdir: str | os.PathLike[str]) -> Iterator[tuple[Checkpoints, int, int | None]]:
+    """The checkpoints of a run, the last step and the best one."""
     if (pathlib.Path(workdir) / "checkpoints").is_dir():
         with Checkpoints(pathlib.Path(workdir), read_only=True) as checkpoints:
-            step = (checkpoints.best_step if best else None) or checkpoints.latest_step
-            if step is not None:
-                like = abstract_state(make_method(run.config, network), network)
-                return checkpoints.restore(step, like)
+            if checkpoints.latest_step is not None:
+                yield checkpoints, checkpoints.latest_step, checkpoints.best_step
+                return
     raise UserError(f"--workdir={workdir} holds no whole checkpoint yet; let the training run longer")
 
 
-def read_weights(workdir: str | os.PathLike[str], network: str) -> tuple[Any, dict[str, Any]]:
-    """The parameters of a run's ``teacher`` or ``student`` at the checkpoint that counts, and their metadata.
-
-    That is the last one, or under oracle selection the one whose teacher scored best. The metadata are those of
-    :meth:`sean_jax.run.directory.Run.weights_metadata`, ``network`` and ``step``.
-    """
-    run = rundir.load(workdir)
-    state = read_state(workdir, best=run.config.selection == "oracle")
-    networks = make_method(run.config, run.network()).networks(state)
-    return networks[network], run.weights_metadata() | {"network": network, "step": int(state.step)}
+def _get(tree: Any, path: tuple[str, ...]) -> Any:
+    return functools.reduce(operator.getitem, path, tree)
 
 
-def abstract_state(method: Any, segmenter: Any) -> Any:
-    """Structure, shapes and types of the method's state, without computing anything."""
-    return jax.eval_shape(method.init, segmenter.abstract_params())
+def _set(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
+
+
+def abstract_state(method: Method) -> Any:
+    """Structure, shapes and types of the method's state; nothing is computed."""
+    return jax.eval_shape(method.init, jax.random.key(0), method.network.abstract_params())

@@ -6,48 +6,18 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
+
+import sean_jax
 from sean_jax.atomic import write_whole
-from sean_jax.config import Config, architecture, differences
-from sean_jax.data.label_spaces import LabelSpace
+from sean_jax.config import differences
 from sean_jax.errors import UserError
-from sean_jax.models.deeplab import Segmenter
+from sean_jax.experiment import Experiment
 
-
-class Run(NamedTuple):
-    """A run's resolved configuration and the label space that its network predicts."""
-
-    config: Config
-    label_space: LabelSpace
-
-    def network(self) -> Segmenter:
-        """The network that the configuration describes."""
-        assert self.config.initialization is not None
-        assert self.config.input_convention is not None
-        return Segmenter(
-            num_classes=len(self.label_space.classes),
-            input_convention=self.config.input_convention,
-            initialization=self.config.initialization,
-            precision=self.config.precision,
-            remat=self.config.remat,
-            **architecture(self.config),
-        )
-
-    def weights_metadata(self) -> dict[str, Any]:
-        """What travels with the network's weights: to use them elsewhere and to know where they are from."""
-        return {
-            "format": "sean_jax",
-            "version": 1,
-            "architecture": architecture(self.config),
-            "classes": self.label_space.to_dict(),
-            "input_convention": self.config.input_convention,
-            "height": self.config.height,
-            "width": self.config.width,
-            "method": self.config.method,
-            "seed": self.config.seed,
-            "selection": self.config.selection,
-        }
+# What a run directory may hold before there is a run in it: stages that the run needs first.
+STAGES = "stages"
 
 
 def config_path(workdir: pathlib.Path) -> pathlib.Path:
@@ -59,23 +29,17 @@ def exists(workdir: pathlib.Path) -> bool:
     return config_path(workdir).exists()
 
 
-def to_json(run: Run) -> dict[str, Any]:
-    """The contents of ``config.json``."""
-    settings = {name: getattr(run.config, name) for name in run.config.__dataclass_fields__}
-    return {"settings": settings, "label_space": run.label_space.to_dict()}
-
-
-def check(workdir: pathlib.Path, run: Run) -> None:
-    """Checks that ``run`` can begin in the directory or is the one already there; touches nothing.
+def check(workdir: pathlib.Path, experiment: Experiment) -> None:
+    """Checks that ``experiment`` can begin in the directory or is the one already there; touches nothing.
 
     Raises:
       UserError: the directory holds a run of another configuration (the differing settings are named), something
         that is no run, or is a file.
     """
     if exists(workdir):
-        old, new = to_json(load(workdir)), to_json(run)
-        changed = differences(old["settings"], new["settings"])
-        if old["label_space"] != new["label_space"]:
+        old, new = load(workdir), experiment
+        changed = differences(old.config.flat(), new.config.flat())
+        if old.label_space != new.label_space:
             changed.append("the label space's definition")
         if changed:
             raise UserError(
@@ -84,7 +48,7 @@ def check(workdir: pathlib.Path, run: Run) -> None:
             )
     elif workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder")
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(path.name != STAGES for path in workdir.iterdir()):
         raise UserError(f"--workdir={workdir} is not empty and holds no run (config.json); give another folder")
 
 
@@ -102,7 +66,7 @@ def check_data(workdir: pathlib.Path, data: dict[str, str]) -> None:
         )
 
 
-def create(workdir: pathlib.Path, run: Run, data: dict[str, str]) -> None:
+def create(workdir: pathlib.Path, experiment: Experiment, data: dict[str, str]) -> None:
     """Makes the directory, if it is not there, with ``config.json`` in it; where that fails, it leaves neither.
 
     Args:
@@ -110,11 +74,13 @@ def create(workdir: pathlib.Path, run: Run, data: dict[str, str]) -> None:
     """
     if exists(workdir):
         return
+    before = workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        write_json(config_path(workdir), to_json(run) | {"data": data})
+        write_json(config_path(workdir), {"version": sean_jax.__version__, **experiment.to_json(), "data": data})
     except BaseException:
-        workdir.rmdir()
+        if not before:
+            workdir.rmdir()
         raise
 
 
@@ -139,16 +105,21 @@ def claimed(workdir: pathlib.Path) -> Iterator[None]:
         os.close(directory)
 
 
-def load(workdir: str | os.PathLike[str]) -> Run:
-    """The run in a directory.
+def load(workdir: str | os.PathLike[str]) -> Experiment:
+    """The experiment in a run directory.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or another version of this package wrote it.
     """
     path = config_path(pathlib.Path(workdir))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Run(Config(**content["settings"]), LabelSpace.from_dict(content["label_space"]))
+        if "version" not in content and "settings" in content:
+            raise UserError(
+                f"{path} was written by sean-jax 0.1.0; resume, evaluate or export (port_weights) this run with that "
+                f"version; this is {sean_jax.__version__}"
+            )
+        return Experiment.from_json(content)
     except FileNotFoundError:
         raise UserError(f"--workdir={workdir} holds no run (config.json is missing); train one there first") from None
     except (ValueError, KeyError, TypeError) as error:  # no JSON, other fields, or none of the right kind
@@ -158,6 +129,18 @@ def load(workdir: str | os.PathLike[str]) -> Run:
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON so that the file is either the old one or the whole new one."""
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_parameters(workdir: pathlib.Path, params: dict[str, Any]) -> None:
+    """Writes ``parameters.txt``: path, shape, type and size of every parameter, by network."""
+    lines = []
+    for name, tree in params.items():
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        rows = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+        width = max(len(path) for path, _ in rows)
+        lines.append(f"{name}: {sum(leaf.size for _, leaf in rows):,} parameters")
+        lines += [f"  {path:<{width}}  {leaf.dtype}{list(leaf.shape)}  {leaf.size:,}" for path, leaf in rows]
+    write_whole(workdir / "parameters.txt", "\n".join(lines) + "\n")
 
 
 class MetricsFile:

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,58 +16,19 @@ from sean_jax.data.catalogue import label_map
 from sean_jax.data.pipeline import check_loader, training_batches
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
-from sean_jax.methods import Method, make_method
-from sean_jax.run import directory as rundir
+from sean_jax.methods import Method, TrainState
+from sean_jax.run import directory
 from sean_jax.run.checkpoints import Checkpoints, abstract_state
+from sean_jax.run.determinism import request_deterministic_kernels
 from sean_jax.run.monitor import Monitor, final_report
 from sean_jax.run.plan import Plan, check_folders, differing_uses, fingerprint, prepare_scoring, prepare_training
+from sean_jax.run.profile import Profile
+from sean_jax.run.signals import agreed, stop_signals
 from sean_jax.scoring.scorer import Evaluation, Scorer
 from sean_jax.training.parallel import Devices, devices_for, pmap_step, replicate
-from sean_jax.training.randomness import Purpose
+from sean_jax.training.randomness import purpose_key
 
-
-def train(plan: Plan, workdir: pathlib.Path) -> bool:
-    """Runs ``plan`` in ``workdir``, from the last checkpoint there to the plan's last step.
-
-    Returns:
-      Whether it got there; False if SIGTERM ended it before.
-
-    Raises:
-      UserError: bad input, a run of another configuration in ``workdir``, a full disk, a loss that is not finite.
-    """
-    config, network = plan.run.config, plan.run.network()
-    method = make_method(config, network)
-    devices = devices_for(config.batch_size, config.accumulate_steps)
-    leader = jax.process_index() == 0
-    say = print if leader else lambda _: None
-    if leader:
-        rundir.check(workdir, plan.run)  # what is refused is refused before anything is prepared
-        check_folders(plan, reads_target=method.reads_target)
-    check_loader(config.loader)
-    say(_headline(plan, devices))
-
-    # Data first, so that bad input leaves no run directory: the source with labels, the target without. The largest
-    # set comes last, so that what is wrong with the others is said early.
-    scored = prepare_scoring(config, plan.target, progress=leader)
-    source, target = prepare_training(plan, reads_target=method.reads_target, progress=leader)
-    scorer = None
-    if scored is not None and config.eval_split is not None:
-        own_devices = [d for d in devices if d.process_index == jax.process_index()]
-        scorer = Scorer(plan.run, plan.target, config.eval_split, scored, own_devices)
-    else:
-        say(f"{plan.target.name} has no labelled split: nothing will be scored")
-
-    sets = {"source": (plan.source, source), "target": (plan.target, target), "scored": (plan.target, scored)}
-    data = {name: fingerprint(dataset, found) for name, (dataset, found) in sets.items() if found is not None}
-    if leader:
-        rundir.check_data(workdir, data)
-    initial = None if rundir.exists(workdir) else method.init(_initial_params(plan, say))
-    if leader:
-        rundir.create(workdir, plan.run, data)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the run directory is there")
-    with rundir.claimed(workdir) if leader else contextlib.nullcontext():
-        return _fit(plan, workdir, method, initial, devices, Inputs(source, target, scorer), say)
+Say = Callable[[str], None]
 
 
 class Inputs(NamedTuple):
@@ -78,19 +39,88 @@ class Inputs(NamedTuple):
     scorer: Scorer | None  # None where the target has no labelled split
 
 
+def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] | None = None) -> bool:
+    """Runs ``plan`` in ``workdir``, from the last checkpoint there to the plan's last step.
+
+    Args:
+      profile_steps: first and last step of a profiler trace, written to ``workdir/profile``.
+
+    Returns:
+      Whether it finished; False if SIGTERM ended it before.
+
+    Raises:
+      UserError: bad input, a run of another configuration in ``workdir``, a full disk, a loss that is not finite.
+    """
+    config, method = plan.experiment.config, plan.experiment.method()
+    if config.deterministic:
+        request_deterministic_kernels()
+    devices = devices_for(config.batch_size, config.accumulate_steps)
+    leader = jax.process_index() == 0
+    say: Say = print if leader else lambda _: None
+    if leader:
+        directory.check(workdir, plan.experiment)  # errors are reported before anything is prepared
+        check_folders(plan, reads_target=method.READS.target)
+    check_loader(config.loader)
+    say(_headline(plan, devices))
+
+    inputs = _prepare(plan, method, leader)
+    if inputs.scorer is None:
+        say(f"{plan.target.name} has no labelled split: nothing will be scored")
+    data = _fingerprints(plan, inputs)
+    if leader:
+        directory.check_data(workdir, data)
+    initial = None if directory.exists(workdir) else _initial_state(plan, method, say)
+    if leader:
+        directory.create(workdir, plan.experiment, data)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the run directory exists")
+    with directory.claimed(workdir) if leader else contextlib.nullcontext():
+        return _fit(plan, workdir, method, initial, devices, inputs, say, Profile(workdir, profile_steps))
+
+
+def _prepare(plan: Plan, method: Method, leader: bool) -> Inputs:
+    """Prepares the data before there is a run directory, so that bad input leaves none behind.
+
+    The largest set comes last, so that errors in the others are reported early.
+    """
+    config = plan.experiment.config
+    scored = prepare_scoring(config, plan.target, progress=leader)
+    source, target = prepare_training(plan, reads_target=method.READS.target, progress=leader)
+    scorer = None
+    if scored is not None and config.eval_split is not None:
+        scorer = Scorer(plan.experiment, plan.target, config.eval_split, scored, jax.local_devices())
+    return Inputs(source, target, scorer)
+
+
+def _fingerprints(plan: Plan, inputs: Inputs) -> dict[str, str]:
+    sets = {"source": (plan.source, inputs.source), "target": (plan.target, inputs.target)}
+    if inputs.scorer is not None:
+        sets["scored"] = (plan.target, inputs.scorer.prepared)
+    return {name: fingerprint(dataset, found) for name, (dataset, found) in sets.items() if found is not None}
+
+
 def _fit(
-    plan: Plan, workdir: pathlib.Path, method: Method, initial: Any, devices: Devices, inputs: Inputs, say: Any
+    plan: Plan,
+    workdir: pathlib.Path,
+    method: Method,
+    initial: TrainState | None,
+    devices: Devices,
+    inputs: Inputs,
+    say: Say,
+    profile: Profile,
 ) -> bool:
     """Restores the last checkpoint, or begins from ``initial``, and takes the steps left; see :func:`train`."""
-    config, network, scorer = plan.run.config, plan.run.network(), inputs.scorer
+    config, scorer = plan.experiment.config, inputs.scorer
     leader = jax.process_index() == 0
     checkpoints = Checkpoints(workdir, keep_best=config.selection == "oracle")
     restored_step = checkpoints.latest_step or 0
     if restored_step:
-        state = checkpoints.restore(restored_step, abstract_state(method, network))
+        state = checkpoints.restore(restored_step, abstract_state(method))
         say(f"resuming from step {restored_step} of {config.steps}")
     else:
-        state = initial if initial is not None else method.init(_initial_params(plan, say))
+        state = initial if initial is not None else _initial_state(plan, method, say)
+        if leader:
+            directory.write_parameters(workdir, state.params)
 
     assert config.steps is not None
     if restored_step == config.steps:
@@ -100,7 +130,7 @@ def _fit(
         return True
     batches = training_batches(
         inputs.source,
-        label_map(plan.source, plan.run.label_space),
+        label_map(plan.source, plan.experiment.label_space),
         inputs.target,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -110,35 +140,38 @@ def _fit(
         host_index=jax.process_index(),
         host_count=jax.process_count(),
     )
-    step_fn = pmap_step(method.step, devices)
+    step_fn = pmap_step(method, devices)
     state, rng = replicate((state, jax.random.key(config.seed)), devices)
-    images_per_step = config.batch_size * (2 if method.reads_target else 1)
-    monitor = Monitor(workdir, plan.run, restored_step, images_per_step, leader)
-    settings = rundir.to_json(plan.run)
+    images_per_step = config.batch_size * (2 if method.READS.target else 1)
+    monitor = Monitor(workdir, plan.experiment, restored_step, images_per_step, leader)
+    settings = plan.experiment.to_json()
 
-    with monitor, checkpoints, _stop_signals() as received:
+    with monitor, checkpoints, profile, stop_signals() as received:
         for step, batch in enumerate(batches, restored_step + 1):
+            profile.before(step)
             state, metrics = step_fn(state, batch, rng)
+            profile.after(step, metrics)
             monitor.step()
 
-            last, stopping = step == config.steps, _agreed(received, step % config.log_every == 0)
+            last, stopping = step == config.steps, agreed(received, step % config.log_every == 0)
             logging = step % config.log_every == 0 or last
             evaluating = scorer is not None and (step % config.eval_every == 0 or last)
             saving = evaluating or step % config.save_every == 0 or last or stopping
             if logging or saving:
-                losses = _finite(metrics, step, checkpoints, state if saving else None)
+                values = _finite(metrics, step, checkpoints, state if saving else None)
                 if logging:
-                    monitor.losses(step, losses)
+                    monitor.metrics(step, values)
 
             score = None
             if scorer is not None and evaluating:
-                networks = method.networks(state)
-                evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(networks["teacher"]))
+                networks = method.evaluated(state)
+                first = next(iter(networks.values()))
+                evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(first))
                 monitor.evaluation(step, evaluation)
                 score = evaluation.mean_iou
             monitor.end_step(step)
 
-            # What was evaluated is saved with its score; the file is written while the next steps run.
+            # An evaluated state is saved with its score; the file is written while the next steps run.
             if saving:
                 checkpoints.save(step, state, settings, score)
             if stopping:
@@ -162,26 +195,26 @@ def _report(workdir: pathlib.Path, leader: bool) -> None:
 
 
 def _headline(plan: Plan, devices: Devices) -> str:
-    config = plan.run.config
+    config = plan.experiment.config
     batch = f"batch {config.batch_size} on {len(devices)} of {jax.device_count()} {devices[0].platform} device(s)"
     return (
         f"{config.method} ({config.preset} preset): {config.source} → {config.target}, "
-        f"{len(plan.run.label_space.classes)} classes, {config.width}x{config.height} pixels, {batch}"
+        f"{plan.experiment.label_space.num_classes} classes, {config.width}x{config.height} pixels, {batch}"
     )
 
 
-def _initial_params(plan: Plan, say: Any) -> Any:
-    config = plan.run.config
-    params = plan.run.network().init_params(jax.random.fold_in(jax.random.key(config.seed), Purpose.INIT))
+def _initial_state(plan: Plan, method: Method, say: Say) -> TrainState:
+    config, rng = plan.experiment.config, jax.random.key(plan.experiment.config.seed)
+    params = method.network.init_params(purpose_key(rng, "init"))
     if plan.initial_weights is None:
         if config.preset != "quick":
             say("no --init_weights: training from scratch; the paper starts from a VGG-16 trained on ImageNet")
-        return params
-    params, report = weights.into_params(plan.initial_weights, params)
-    say(f"{config.init_weights}: {report}")
-    for difference in differing_uses(plan.initial_weights, plan.run):
-        say(f"attention: these weights were made for another network: {difference}")
-    return params
+    else:
+        params, report = weights.into_params(plan.initial_weights, params, method.network.TORCH_MODULES)
+        say(f"{config.init_weights}: {report}")
+        for difference in differing_uses(plan.initial_weights, plan.experiment):
+            say(f"warning: these weights come from a different network: {difference}")
+    return method.init(purpose_key(rng, "method_init"), params)
 
 
 def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None) -> dict[str, float]:
@@ -190,7 +223,7 @@ def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None
     Raises:
       UserError: one of them, or a parameter in ``state``, is not finite.
     """
-    values = {name: float(value) for name, value in metrics.items()}
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     faulty = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
     if not faulty and state is not None and not bool(_all_finite(state)):
         faulty = ["a parameter is not finite"]
@@ -209,35 +242,3 @@ def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None
 def _all_finite(tree: Any) -> jax.Array:
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves]))
-
-
-def _agreed(received: list[int], may_ask: bool) -> bool:
-    """Whether to stop after this step. Several hosts must stop together: they ask each other where they ``may_ask``."""
-    if jax.process_count() == 1:
-        return bool(received)
-    if not may_ask:
-        return False
-    signals = multihost_utils.process_allgather(np.int32(max(received, default=0)))
-    received[:] = [int(signals.max())] if signals.any() else []
-    return bool(received)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """The signals that came, SIGTERM or SIGINT (Ctrl-C): the loop finishes its step, saves and ends.
-
-    A second Ctrl-C ends at once. The first must not: raised wherever it falls, KeyboardInterrupt is lost in a callback
-    of JAX's from time to time.
-    """
-    received: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        received.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

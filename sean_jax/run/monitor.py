@@ -10,7 +10,8 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from sean_jax.run import directory as rundir
+from sean_jax.experiment import Experiment
+from sean_jax.run.directory import MetricsFile, write_json
 from sean_jax.scoring.metrics import format_table
 from sean_jax.scoring.scorer import Evaluation, describe
 
@@ -21,16 +22,18 @@ class Monitor:
     On a host that is not the leader it does nothing.
     """
 
-    def __init__(self, workdir: pathlib.Path, run: rundir.Run, restored_step: int, images_per_step: int, leader: bool):
+    def __init__(
+        self, workdir: pathlib.Path, experiment: Experiment, restored_step: int, images_per_step: int, leader: bool
+    ):
         self._leader = leader
         if not leader:
             return
-        self._workdir, self._config = workdir, run.config
+        self._workdir, self._config = workdir, experiment.config
         self._images_per_step = images_per_step
         self._line: dict[str, float] = {}  # of metrics.jsonl, for the step under way
         self._times: dict[str, float] = {}  # of timing.jsonl, likewise
-        self._metrics = rundir.MetricsFile(workdir / "metrics.jsonl", restored_step)
-        self._timing = rundir.MetricsFile(workdir / "timing.jsonl", restored_step)
+        self._metrics_file = MetricsFile(workdir / "metrics.jsonl", restored_step)
+        self._timing_file = MetricsFile(workdir / "timing.jsonl", restored_step)
         # TensorBoard hides what an earlier process wrote past the step that this one starts from.
         purge = restored_step + 1 if restored_step else None
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge, write_to_disk=True)
@@ -40,10 +43,10 @@ class Monitor:
             if int(picture.stem.removeprefix("step_")) > restored_step:
                 picture.unlink()
         evaluation = workdir / "evaluation.json"
-        if evaluation.exists() and (_scores(evaluation)["teacher"]["step"] or 0) > restored_step:
+        if evaluation.exists() and (_first(_scores(evaluation))["step"] or 0) > restored_step:
             evaluation.unlink()
         self._bar = tqdm(
-            total=run.config.steps,
+            total=experiment.config.steps,
             initial=restored_step,
             unit="step",
             dynamic_ncols=True,
@@ -56,8 +59,8 @@ class Monitor:
         if self._leader:
             self._bar.update()
 
-    def losses(self, step: int, metrics: dict[str, float]) -> None:
-        """Records the losses of ``step``."""
+    def metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Records the metrics of ``step``."""
         if not self._leader:
             return
         self._line |= metrics
@@ -69,7 +72,8 @@ class Monitor:
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         self._board.add_scalar("time/images_per_second", rate, step)
-        shown = ", ".join(f"{name.removeprefix('train/')} {value:.3g}" for name, value in metrics.items())
+        losses = {name: value for name, value in metrics.items() if "loss" in name}
+        shown = ", ".join(f"{name.removeprefix('train/')} {value:.3g}" for name, value in losses.items())
         self._bar.set_postfix_str(f"{shown}, {rate:.3g} images/s", refresh=False)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
@@ -79,36 +83,37 @@ class Monitor:
         last_step, last_time = self._last_log
         if last_step == step:  # else training steps were still under way on the device when it began
             self._times["evaluation_seconds"] = round(time.perf_counter() - last_time, 4)
-        teacher = evaluation.scores["teacher"]
-        metrics = {"val/mean_iou": teacher["mean_iou"]}
-        metrics |= {f"val/{name}/mean_iou": s["mean_iou"] for name, s in evaluation.scores.items() if name != "teacher"}
-        metrics |= {f"val/iou/{name}": value for name, value in teacher["iou"].items() if value is not None}
+        (_, first), *others = evaluation.scores.items()
+        metrics = {"val/mean_iou": first["mean_iou"]}
+        metrics |= {f"val/{name}/mean_iou": scores["mean_iou"] for name, scores in others}
+        metrics |= {f"val/iou/{name}": value for name, value in first["iou"].items() if value is not None}
         self._line |= metrics
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         self._board.add_image("panel", evaluation.panel, step, dataformats="HWC")
         self._board.flush()
         Image.fromarray(evaluation.panel).save(self._pictures / f"step_{step:06d}.png")
-        if self._counts(teacher):
-            rundir.write_json(self._workdir / "evaluation.json", evaluation.scores)
-        others = ", ".join(f"{n} {s['mean_iou']:.1f}" for n, s in evaluation.scores.items() if n != "teacher")
-        self.say(f"step {step}: mean IoU {teacher['mean_iou']:.1f} ({others}), protocol {teacher['protocol']}")
+        if self._counts(first):
+            write_json(self._workdir / "evaluation.json", evaluation.scores)
+        also = ", ".join(f"{name} {scores['mean_iou']:.1f}" for name, scores in others)
+        also = f" ({also})" if also else ""
+        self.say(f"step {step}: mean IoU {first['mean_iou']:.1f}{also}, protocol {first['protocol']}")
         self._last_log = (step, time.perf_counter())  # evaluation time is not training time
 
-    def _counts(self, teacher: dict[str, Any]) -> bool:
+    def _counts(self, scores: dict[str, Any]) -> bool:
         path = self._workdir / "evaluation.json"
         if self._config.selection == "last" or not path.exists():
             return True
         # Of equal scores the later counts, as among the checkpoints.
-        return _scores(path)["teacher"]["mean_iou"] <= teacher["mean_iou"]
+        return _first(_scores(path))["mean_iou"] <= scores["mean_iou"]
 
     def end_step(self, step: int) -> None:
         """Writes the step's lines of ``metrics.jsonl`` and ``timing.jsonl``, if there is anything to write."""
         if self._leader and self._line:
-            self._metrics.write(step, self._line)
+            self._metrics_file.write(step, self._line)
             self._line = {}
         if self._leader and self._times:
-            self._timing.write(step, self._times)
+            self._timing_file.write(step, self._times)
             self._times = {}
 
     def say(self, line: str) -> None:
@@ -119,8 +124,8 @@ class Monitor:
     def close(self) -> None:
         if self._leader:
             self._bar.close()
-            self._metrics.close()
-            self._timing.close()
+            self._metrics_file.close()
+            self._timing_file.close()
             self._board.close()
 
     def __enter__(self) -> "Monitor":
@@ -134,12 +139,17 @@ def _scores(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def _first(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The scores of the network that counts."""
+    return next(iter(scores.values()))
+
+
 def final_report(workdir: pathlib.Path) -> str:
-    """The per-class table of the teacher that counts, and what else was scored; from ``evaluation.json``."""
+    """The per-class table of the network that counts, and the scores of the others; from ``evaluation.json``."""
     path = workdir / "evaluation.json"
     if not path.exists():
         return "nothing was scored: the target has no labelled split"
-    scores = _scores(path)
-    lines = [describe(scores["teacher"]), format_table(scores["teacher"])]
-    lines += [f"{describe(s)}: mean IoU {s['mean_iou']:.1f}" for name, s in scores.items() if name != "teacher"]
+    first, *others = _scores(path).values()
+    lines = [describe(first), format_table(first)]
+    lines += [f"{describe(scores)}: mean IoU {scores['mean_iou']:.1f}" for scores in others]
     return "\n".join(lines)

@@ -3,10 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import os
+import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sean_jax import weights
-from sean_jax.config import ARCHITECTURE, Config, choose_preset, reference_architecture, resolve
+from sean_jax.config import Config, resolve
 from sean_jax.data.catalogue import Dataset, label_map, load_dataset
 from sean_jax.data.folders import default_data_dir, resolve_source_dir
 from sean_jax.data.label_spaces import load_label_space
@@ -14,59 +17,75 @@ from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.preparation.listing import find_pairs
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
-from sean_jax.run.directory import Run
+from sean_jax.experiment import Experiment
+from sean_jax.presets import choose_preset
+from sean_jax.run import directory
+from sean_jax.run.checkpoints import has_checkpoint
+from sean_jax.run.trained import architecture_of, read_run
 
 
 class Plan(NamedTuple):
     """A run before any file of its data sets was opened."""
 
-    run: Run
+    experiment: Experiment
     source: Dataset
     target: Dataset
-    initial_weights: weights.WeightsFile | None
+    initial_weights: weights.WeightsFile | None  # None from scratch, and for a run that resumes
 
 
-def plan(given: dict[str, Any]) -> Plan:
+def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
     """Resolves the settings that were ``given`` into a whole configuration.
+
+    Args:
+      given: settings by name.
+      workdir: the run directory. If it holds a checkpoint, ``init_weights`` is not read: the file may have moved.
 
     Raises:
       UserError: an unknown data set or label space, a value out of range, a source that cannot supply the
         label space, unreadable weights.
     """
-    values = choose_preset({"data_dir": default_data_dir()} | given)
+    values = choose_preset({"data_dir": default_data_dir()} | dict(given))
     source, target = load_dataset(values["source"]), load_dataset(values["target"])
-    file = weights.read(values["init_weights"]) if values.get("init_weights") else None
+    file = None
+    if workdir is not None and directory.exists(workdir) and has_checkpoint(workdir):
+        before = directory.load(workdir).config
+        values = {"initialization": before.initialization, "input_convention": before.input_convention} | values
+    elif values.get("init_weights"):
+        file = read_initial_weights(values["init_weights"])
     config = resolve(
         values,
-        default_classes=values["source"] if values["source"].endswith(".toml") else source.label_space.name,
+        default_classes=str(values["source"]) if str(values["source"]).endswith(".toml") else source.label_space.name,
         evaluation_split=target.evaluation_split,
         selection_split=target.selection_split,
         input_convention=weights.metadata(file)["input_convention"] if file else None,
     )
     assert config.classes is not None
     space = load_label_space(config.classes)
-    label_map(source, space)  # refused here if the source cannot supply the space
+    label_map(source, space)  # raises if the source cannot supply the space
     if config.eval_split:
         label_map(target, space)
         if target.split(config.eval_split).labels is None:
             raise UserError(f"--eval_split={config.eval_split} of {target.name} has no labels to score on")
     source.split(config.source_split)
     target.split(config.target_split)
-    return Plan(Run(config, space), source, target, file)
+    return Plan(Experiment(config, space), source, target, file)
 
 
-def differing_uses(file: weights.WeightsFile, run: Run) -> list[str]:
-    """What the network that ``file`` was trained in does otherwise, as ``name: theirs, here: ours``."""
+def read_initial_weights(path: str) -> weights.WeightsFile:
+    """The weights in a file, or those of the network that counts in a run directory."""
+    return read_run(path) if os.path.isdir(path) else weights.read(path)
+
+
+def differing_uses(file: weights.WeightsFile, experiment: Experiment) -> list[str]:
+    """How the network that ``file`` was trained in differs from the run's, as ``name: theirs, here: ours``."""
     metadata = weights.metadata(file)
-    theirs = metadata.get("architecture", {})
-    if theirs == "reference":
-        theirs = reference_architecture()
-    theirs = {name: theirs[name] for name in ARCHITECTURE if name in theirs}
-    theirs["input_convention"] = metadata["input_convention"]
-    ours: dict[str, Any] = {name: getattr(run.config, name) for name in theirs}
+    name, theirs = architecture_of(metadata) or (experiment.config.architecture, {})
+    theirs = {"architecture": name, **theirs, "input_convention": metadata["input_convention"]}
+    settings = experiment.config.flat()
+    ours = {name: settings.get(name) for name in theirs}
     if "classes" in metadata:
         theirs["classes"] = ", ".join(metadata["classes"]["classes"])
-        ours["classes"] = ", ".join(run.label_space.classes)
+        ours["classes"] = ", ".join(experiment.label_space.classes)
     return [f"{name}: {theirs[name]}, here: {ours[name]}" for name in theirs if theirs[name] != ours[name]]
 
 
@@ -76,7 +95,7 @@ def check_folders(plan: Plan, *, reads_target: bool) -> None:
     Raises:
       UserError: a folder is missing, or none of a set's images is in it.
     """
-    config = plan.run.config
+    config = plan.experiment.config
     sets = [(plan.source, config.source_split, config.source_dir, "--source_dir")]
     if reads_target:
         sets.append((plan.target, config.target_split, config.target_dir, "--target_dir"))
@@ -100,7 +119,7 @@ def fingerprint(dataset: Dataset, prepared: PreparedSet) -> str:
 
 def prepare_training(plan: Plan, *, reads_target: bool, progress: bool) -> tuple[PreparedSet, PreparedSet | None]:
     """The source with labels and the target without: its label files are neither opened nor looked for."""
-    config = plan.run.config
+    config = plan.experiment.config
     target = None
     if reads_target:
         target = _prepare(plan.target, config.target_split, "none", config.target_dir, "--target_dir", config, progress)

@@ -1,29 +1,39 @@
 """A trained network from a run directory or a weights file, ready to be applied."""
 
+import os
 import pathlib
 from typing import Any, NamedTuple
 
 from sean_jax import weights
-from sean_jax.config import ARCHITECTURE, Config, reference_architecture
+from sean_jax.config import from_flat_settings
 from sean_jax.data.label_spaces import LabelSpace, load_label_space
 from sean_jax.errors import UserError
-from sean_jax.run import directory as rundir
-from sean_jax.run.checkpoints import read_weights
-from sean_jax.run.directory import Run
+from sean_jax.experiment import Experiment
+from sean_jax.models import NETWORKS
+from sean_jax.run import directory
+from sean_jax.run.checkpoints import abstract_state, read_network
+from sean_jax.settings import names
 
 
-class Network(NamedTuple):
-    """Parameters and what is known of how they came about."""
+class TrainedNetwork(NamedTuple):
+    """Parameters and what is known of their origin."""
 
-    run: Run  # of a weights file: what its metadata say, and the defaults
+    experiment: Experiment  # of a weights file: what its metadata say, and the defaults
     params: Any
-    name: str  # "teacher", "student", or "weights file" for one that does not say
+    name: str  # such as "teacher", or "weights file" for one that does not say
     step: int | None  # None for a weights file that does not say
     origin: str
 
 
-def open_network(workdir: str | None, weights_file: str | None, network: str | None) -> Network:
-    """The network of a run (``teacher``, unless ``student`` is asked for, at the checkpoint that counts) or of a file.
+def open_network(
+    workdir: str | None = None, weights_file: str | None = None, network: str | None = None
+) -> TrainedNetwork:
+    """One network of a run, at the checkpoint that counts, or the one in a weights file.
+
+    Args:
+      workdir: a run directory.
+      weights_file: a weights file with metadata, as ``port_weights`` writes it, or the authors' checkpoint.
+      network: which of the run's networks; None for the one that counts (of ``sean`` the teacher).
 
     Raises:
       UserError: not exactly one of the two is given, or it cannot be used.
@@ -31,31 +41,66 @@ def open_network(workdir: str | None, weights_file: str | None, network: str | N
     if (workdir is None) == (weights_file is None):
         raise UserError("give either --workdir (a run directory) or --weights (a weights file)")
     if workdir is not None:
-        name = network or "teacher"
-        params, metadata = read_weights(workdir, name)
-        return Network(rundir.load(workdir), params, name, metadata["step"], f"{pathlib.Path(workdir)}, {name}")
+        return _of_run(workdir, network)
     assert weights_file is not None
     if network is not None:
         raise UserError(f"--network={network} chooses one of a run's networks; --weights holds a single one")
-    file = weights.read(weights_file)
+    return _of_file(weights_file)
+
+
+def network_names(workdir: str | os.PathLike[str]) -> list[str]:
+    """The names of a run's networks; the first one counts."""
+    method = directory.load(workdir).method()
+    return list(method.evaluated(abstract_state(method)))
+
+
+def read_run(workdir: str, network: str | None = None) -> weights.WeightsFile:
+    """A run's network as a weights file with metadata; see :func:`open_network`."""
+    trained = open_network(workdir, network=network)
+    tensors = weights.from_params(trained.params, trained.experiment.network().TORCH_MODULES)
+    metadata = trained.experiment.weights_metadata() | {"network": trained.name, "step": trained.step}
+    return weights.WeightsFile(tensors, metadata, workdir)
+
+
+def _of_run(workdir: str, network: str | None) -> TrainedNetwork:
+    experiment = directory.load(workdir)
+    best = experiment.config.selection == "oracle"
+    name, params, step = read_network(workdir, experiment.method(), network, best=best)
+    return TrainedNetwork(experiment, params, name, step, f"{pathlib.Path(workdir)}, {name}")
+
+
+def _of_file(path: str) -> TrainedNetwork:
+    file = weights.read(path)
     try:
-        run = _run_of(file, weights_file)
-        abstract = run.network().abstract_params()
+        experiment = _experiment_of(file, path)
+        abstract = experiment.network().abstract_params()
     except (KeyError, TypeError, ValueError) as error:  # metadata that neither we nor the authors wrote
-        raise UserError(f"--weights={weights_file} has damaged metadata ({error!r}); port its weights anew") from None
-    params, report = weights.into_params(file, abstract)
-    if report.fresh:
-        raise UserError(f"--weights={weights_file} is no whole network: it lacks {', '.join(report.fresh[:3])}, …")
+        raise UserError(f"--weights={path} has damaged metadata ({error!r}); port its weights anew") from None
+    params, report = weights.into_params(file, abstract, experiment.network().TORCH_MODULES)
+    if report.missing:
+        raise UserError(f"--weights={path} is no whole network: it lacks {', '.join(report.missing[:3])}, …")
     metadata = weights.metadata(file)
-    return Network(run, params, metadata.get("network", "weights file"), metadata.get("step"), weights_file)
+    return TrainedNetwork(experiment, params, metadata.get("network", "weights file"), metadata.get("step"), path)
 
 
-def _run_of(file: weights.WeightsFile, path: str) -> Run:
+def architecture_of(metadata: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Name and settings of the network that a file's metadata describe; None if they do not."""
+    found = metadata.get("architecture")
+    if found == "reference":
+        return "deeplab", dict(NETWORKS["deeplab"].PRESETS["reference"])
+    if not isinstance(found, dict):
+        return None
+    settings = dict(found)
+    name = settings.pop("name", "deeplab")
+    if name not in NETWORKS or not settings.keys() <= set(names(NETWORKS[name].Settings)):
+        return None
+    return name, settings
+
+
+def _experiment_of(file: weights.WeightsFile, path: str) -> Experiment:
     metadata = weights.metadata(file)
-    architecture = metadata.get("architecture")
-    if architecture == "reference":
-        architecture = reference_architecture()
-    if not isinstance(architecture, dict) or not architecture.keys() <= set(ARCHITECTURE):
+    architecture = architecture_of(metadata)
+    if architecture is None:
         raise UserError(
             f"--weights={path} does not say which architecture it is of; expected a SEAN checkpoint, the authors' or "
             "one that port_weights wrote"
@@ -70,11 +115,15 @@ def _run_of(file: weights.WeightsFile, path: str) -> Run:
             )
         space = load_label_space(count)
     known = {name: metadata[name] for name in ("height", "width", "method", "seed", "selection") if name in metadata}
-    config = Config(
-        preset="reference",
-        initialization="pretrained",
-        input_convention=metadata["input_convention"],
-        **architecture,
-        **known,
+    name, settings = architecture
+    config = from_flat_settings(
+        {
+            "architecture": name,
+            "preset": "reference",
+            "initialization": "pretrained",
+            "input_convention": metadata["input_convention"],
+            **settings,
+            **known,
+        }
     )
-    return Run(config, space)
+    return Experiment(config, space)

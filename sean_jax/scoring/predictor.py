@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from PIL import Image
 
-from sean_jax.models.deeplab import Prediction, Segmenter
+from sean_jax.experiment import Experiment
+from sean_jax.models import Network, Prediction
 from sean_jax.ops.resize import resize_bilinear
 from sean_jax.scoring.metrics import confusion_matrix
 from sean_jax.training.losses import IGNORE_LABEL
@@ -25,29 +27,70 @@ class Example(NamedTuple):
 
 
 class FullSizePrediction(NamedTuple):
-    """A prediction at the size asked for."""
+    """A prediction at the requested size."""
 
     classes: jax.Array  # [b, H, W] uint8 class index
-    attention: jax.Array  # [b, H, W] float32 in (0, 1)
+    maps: dict[str, jax.Array]  # the network's further maps, [b, H, W] float32 in [0, 1]
 
 
-def predict(network: Segmenter, params: Any, images: jax.Array, size: tuple[int, int]) -> FullSizePrediction:
-    """Logits upsampled bilinearly (corners not aligned) to ``size`` (height, width), then argmax.
+class Segmentation(NamedTuple):
+    """The prediction for one image."""
 
-    From the network's resolution to the final one in one step, as the authors evaluate.
+    classes: np.ndarray  # [H, W] uint8 class index
+    maps: dict[str, np.ndarray]  # such as "attention": [H, W] float32 in [0, 1]
+
+
+def predict(network: Network, params: Any, images: jax.Array, size: tuple[int, int]) -> FullSizePrediction:
+    """Upsamples the logits bilinearly (corners not aligned) to ``size`` (height, width), then takes the argmax.
+
+    It goes from the network's resolution to the final one in one step, as the authors' evaluation does.
     """
     return at_size(network.predict(params, images), size)
 
 
 def at_size(prediction: Prediction, size: tuple[int, int]) -> FullSizePrediction:
-    """The part of :func:`predict` that depends on the size wanted, which is compiled anew for each."""
+    """The part of :func:`predict` that depends on the requested size, for which it is compiled anew."""
     logits = resize_bilinear(prediction.logits, size)
-    attention = resize_bilinear(prediction.attention[..., None], size)[..., 0]
-    return FullSizePrediction(jnp.argmax(logits, -1).astype(jnp.uint8), attention)
+    maps = {name: resize_map(x, size) for name, x in prediction.maps.items()}
+    return FullSizePrediction(jnp.argmax(logits, -1).astype(jnp.uint8), maps)
+
+
+class Predictor:
+    """Segments images of any size with one network, as evaluation does.
+
+    An image is resized to the size that the network was trained at (bicubic) and the logits are upsampled to the
+    image's own size. With ``native_size`` the network sees the image at its own size instead.
+    """
+
+    def __init__(self, experiment: Experiment, params: Any, *, native_size: bool = False):
+        self.label_space = experiment.label_space
+        self._config, self._params, self._native_size = experiment.config, params, native_size
+        # Two programs, so that images of many sizes do not compile the network for each.
+        self._apply, self._enlarge = jax.jit(experiment.network().predict), jax.jit(at_size, static_argnums=1)
+
+    def __call__(self, image: Image.Image | np.ndarray, size: tuple[int, int] | None = None) -> Segmentation:
+        """Classes and maps of an RGB image.
+
+        Args:
+          image: a Pillow image of mode RGB, or uint8 ``[H, W, 3]``.
+          size: (height, width) of the result; None for the image's own.
+        """
+        if not isinstance(image, Image.Image):
+            image = Image.fromarray(image)
+        at = image.size if self._native_size else (self._config.width, self._config.height)
+        inputs = np.asarray(image.resize(at, Image.Resampling.BICUBIC))
+        prediction = self._apply(self._params, inputs[None])
+        found = jax.device_get(self._enlarge(prediction, size or (image.height, image.width)))
+        return Segmentation(found.classes[0], {name: x[0] for name, x in found.maps.items()})
+
+
+def resize_map(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """``[b, h, w]`` → ``[b, *size]``, bilinear."""
+    return resize_bilinear(x[..., None], size)[..., 0]
 
 
 def make_evaluator(
-    network: Segmenter, devices: Devices, batch_size: int
+    network: Network, devices: Devices, batch_size: int
 ) -> Callable[[Any, Iterable[Example]], np.ndarray]:
     """``(params, examples) → confusion matrix``, int64 ``[classes, classes]``, over all examples of all hosts.
 

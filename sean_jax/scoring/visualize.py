@@ -30,9 +30,9 @@ def overlay(image: np.ndarray, colors: np.ndarray, opacity: float = 0.5) -> np.n
     return (image * (1 - opacity) + colors * opacity).round().astype(np.uint8)
 
 
-def kept_pixels(image: np.ndarray, attention: np.ndarray, threshold: float) -> np.ndarray:
-    """``image`` with the regions that the consistency loss leaves out (attention ≤ τ) darkened."""
-    return np.where(attention[..., None] > threshold, image, image // 4).astype(np.uint8)
+def darken(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """``image`` with the positions where ``where`` (``[H, W]`` bool) holds darkened."""
+    return np.where(where[..., None], image // 4, image).astype(np.uint8)
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

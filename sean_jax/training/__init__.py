@@ -1,0 +1,1 @@
+"""Building blocks of training objectives: losses, moving averages, augmentation, optimisers, randomness, devices."""

@@ -1,20 +1,55 @@
-"""Stochastic augmentation g(·) on the device: Gaussian noise as in the paper, and optional mirroring."""
+"""Stochastic augmentation on the device: Gaussian noise as in the paper, and optional mirroring."""
+
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sean_jax.settings import setting, settings
+from sean_jax.training.randomness import example_keys
 
-def add_noise(keys: jax.Array, images: jax.Array, std: float) -> jax.Array:
+
+@settings
+class AugmentationSettings:
+    """How images are perturbed before the networks see them (g of the paper)."""
+
+    noise_std: float = setting(25.5, "std of Gaussian input noise, on the 0-255 scale (0.1 of [0, 1])", least=0)
+    noise_domains: Literal["source_and_target", "target"] = setting("source_and_target", "which images get noise")
+    random_flip: bool = setting(False, "mirror images at random (neither paper nor authors' code)")
+
+
+def add_noise(keys: jax.Array, images: jax.Array, std: jax.Array | float) -> jax.Array:
     """Adds N(0, std²) to every value of ``images`` (``[b, H, W, 3]``, 0–255 scale), unclipped; float32."""
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))(keys)
     return images.astype(jnp.float32) + std * noise
 
 
 def random_flips(keys: jax.Array) -> jax.Array:
-    """Whether each example is mirrored, probability one half; bool ``[b]``."""
+    """Whether to mirror each example, with probability one half; bool ``[b]``."""
     return jax.vmap(jax.random.bernoulli)(keys)
 
 
 def mirror(flips: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors ``images`` or labels (``[b, H, W, ...]``) left to right where ``flips`` says so."""
+    """Mirrors the examples of ``images`` or labels (``[b, H, W, ...]``) left to right where ``flips`` is True."""
     return jnp.where(flips.reshape(-1, *[1] * (images.ndim - 1)), images[:, :, ::-1], images)
+
+
+class SourceView(NamedTuple):
+    """The augmented source batch of one device."""
+
+    image: jax.Array  # [b, H, W, 3] float32 RGB, 0–255 scale
+    label: jax.Array  # [b, H, W] class index or 255
+
+
+def augment_source(
+    settings: AugmentationSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
+) -> SourceView:
+    """g(X_s), with its labels mirrored along; under ``pmap``."""
+    image, label = batch["source_image"].astype(jnp.float32), batch["source_label"]
+    examples = image.shape[0]
+    if settings.random_flip:
+        flips = random_flips(example_keys(rng, "source_flip", step, examples))
+        image, label = mirror(flips, image), mirror(flips, label)
+    if settings.noise_domains == "source_and_target":
+        image = add_noise(example_keys(rng, "source_noise", step, examples), image, settings.noise_std)
+    return SourceView(image, label)

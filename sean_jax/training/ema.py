@@ -1,9 +1,19 @@
-"""The teacher's exponential moving average, equation 7."""
+"""The exponential moving average of the teacher, equation 7."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from sean_jax.settings import setting, settings
+
+
+@settings
+class EMASettings:
+    """How the teacher follows the student."""
+
+    ema_decay: float = setting(0.99, "EMA decay of the teacher (alpha of equation 7)", least=0, most=1)
+    ema_ramp: bool = setting(False, "use min(ema_decay, t/(t+10)) at step t, for training from scratch")
 
 
 def update(teacher: Any, student: Any, decay: jax.Array | float) -> Any:
@@ -11,7 +21,8 @@ def update(teacher: Any, student: Any, decay: jax.Array | float) -> Any:
     return jax.tree.map(lambda t, s: decay * t + (1 - decay) * s, teacher, student)
 
 
-def decay_at(step: jax.Array, decay: float, ramp: bool) -> jax.Array:
-    """α at a step (0 first): constant as in the paper, or ramped as min(α, t / (t + 10)) for training from scratch."""
+def decay_at(settings: EMASettings, step: jax.Array) -> jax.Array:
+    """α at a step (0 first): constant as in the paper, or ramped as min(α, t / (t + 10)); float32."""
+    decay = jnp.float32(settings.ema_decay)
     t = step.astype(jnp.float32)
-    return jnp.minimum(decay, t / (t + 10)) if ramp else jnp.float32(decay)
+    return jnp.minimum(decay, t / (t + 10)) if settings.ema_ramp else decay

@@ -1,27 +1,73 @@
-"""Adam with coupled L2 weight decay, as an optax chain."""
+"""Optimisers as optax chains: PyTorch's Adam and SGD with coupled L2 weight decay."""
 
-from typing import Any
+from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 
+from sean_jax.settings import setting, settings
 
-def make_optimizer(
-    *, learning_rate: float, schedule: str, final_fraction: float, steps: int, weight_decay: float, decay_mask: Any
-) -> optax.GradientTransformation:
-    """PyTorch's ``Adam(lr, weight_decay=...)``: the decay is added to the gradient before the moments (not AdamW).
+
+@settings
+class OptimizerSettings:
+    """Which optimiser, and its rates. The defaults are the paper's and the authors' code's."""
+
+    optimizer: Literal["adam", "sgd"] = setting("adam", "optimiser, with PyTorch's meaning of its settings")
+    learning_rate: float = setting(1e-5, "learning rate", least=0)
+    learning_rate_schedule: Literal["constant", "cosine"] = setting("constant", "learning rate over the steps of a run")
+    learning_rate_final_fraction: float = setting(
+        0.05, "final learning rate of the cosine schedule, as a fraction of --learning_rate", least=0, most=1
+    )
+    momentum: float = setting(0.9, "momentum of sgd", least=0, most=1)
+    weight_decay: float = setting(5e-5, "L2 weight decay, added to the gradient before the moments", least=0)
+
+
+def learning_rate_at(settings: OptimizerSettings, step: jax.Array, steps: jax.Array | int) -> jax.Array:
+    """The learning rate at ``step`` (0 first) of a run of ``steps``; float32.
+
+    ``cosine`` falls from ``learning_rate`` to ``learning_rate_final_fraction`` of it after ``steps``, as
+    ``optax.cosine_decay_schedule`` does. (That one rejects traced settings, with which a sweep compiles once.)
+    """
+    rate = jnp.float32(settings.learning_rate)
+    if settings.learning_rate_schedule == "constant":
+        return rate
+    progress = jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
+    floor = settings.learning_rate_final_fraction
+    return rate * (floor + (1 - floor) * 0.5 * (1 + jnp.cos(jnp.pi * progress)))
+
+
+def make_optimizer(settings: OptimizerSettings, decay_mask: Any = None) -> optax.GradientTransformation:
+    """PyTorch's ``Adam(weight_decay=…)`` (not AdamW) or ``SGD(momentum=…, weight_decay=…)``, without the learning rate.
+
+    Apply the result with :func:`apply`, which scales by the learning rate.
 
     Args:
-      schedule: ``constant`` (paper and authors' code), or ``cosine`` from ``learning_rate`` down to
-        ``final_fraction`` of it over ``steps``, for training from scratch.
-      decay_mask: tree of bools, False for parameters that the network never reads (see
-        :func:`sean_jax.models.deeplab.classifier_is_read`), or a function from parameters to such a tree.
+      decay_mask: tree of bools, False for parameters that are never used (see
+        :meth:`sean_jax.models.network.Network.used`), or a function from parameters to such a tree.
     """
-    rates = {
-        "constant": optax.constant_schedule(learning_rate),
-        "cosine": optax.cosine_decay_schedule(learning_rate, steps, alpha=final_fraction),
+    scale = {
+        "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        "sgd": lambda: optax.trace(settings.momentum),
+    }[settings.optimizer]()
+    return optax.chain(optax.add_decayed_weights(settings.weight_decay, mask=decay_mask), scale)
+
+
+def apply(
+    tx: optax.GradientTransformation, gradients: Any, opt_state: optax.OptState, params: Any, learning_rate: jax.Array
+) -> tuple[Any, optax.OptState, dict[str, jax.Array]]:
+    """One update: the new parameters and optimiser state, and metrics of the update.
+
+    The metrics are ``train/learning_rate`` and the L2 norms over all parameters ``train/gradient_norm``,
+    ``train/update_norm`` and ``train/parameter_norm`` (of the new parameters).
+    """
+    directions, opt_state = tx.update(gradients, opt_state, params)
+    updates = jax.tree.map(lambda direction: -learning_rate * direction, directions)
+    params = optax.apply_updates(params, updates)
+    metrics = {
+        "train/learning_rate": learning_rate,
+        "train/gradient_norm": optax.tree.norm(gradients),
+        "train/update_norm": optax.tree.norm(updates),
+        "train/parameter_norm": optax.tree.norm(params),
     }
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=decay_mask),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
-        optax.scale_by_learning_rate(rates[schedule]),
-    )
+    return params, opt_state, metrics

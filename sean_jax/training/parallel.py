@@ -1,14 +1,15 @@
 """Data parallelism: the one place that knows about several devices and hosts."""
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from sean_jax.errors import UserError
 
-Devices = list[Any]  # of jax.Device, which type checkers take for a variable
+Devices = Sequence[Any]  # of jax.Device, which type checkers take for a variable
 
 AXIS = "batch"  # the mapped axis over devices; sums over the global batch are sums over it
 
@@ -34,35 +35,60 @@ def devices_for(batch_size: int, accumulate_steps: int = 1) -> Devices:
     return [d for host in range(hosts) for d in [d for d in jax.devices() if d.process_index == host][:count]]
 
 
-def local_shards(devices: Devices, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Splits this host's share ``[b, ...]`` of a batch into ``[local devices, b / devices, ...]``, in order."""
-    local = sum(d.process_index == jax.process_index() for d in devices)
-    return {name: x.reshape(local, -1, *x.shape[1:]) for name, x in batch.items()}
-
-
 def replicate(tree: Any, devices: Devices) -> Any:
-    """``tree`` on each of this host's devices, laid out as :func:`pmap_step` hands its state back.
+    """``tree`` on each of this host's devices, laid out as :func:`pmap_step` returns its state.
 
-    A state that lies elsewhere at the first step would have the second compile the whole step again.
+    If the state were elsewhere at the first step, the second step would compile everything again.
     """
-    local = [d for d in devices if d.process_index == jax.process_index()]
-    mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return jax.device_put(tree, jax.sharding.NamedSharding(_mesh(devices), jax.sharding.PartitionSpec()))
 
 
-def pmap_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
-    """``step(state, batch, rng) → (state, metrics)`` over ``devices``, given this host's share of the batch.
+def shard(batch: dict[str, np.ndarray], devices: Devices) -> dict[str, jax.Array]:
+    """Divides this host's share ``[b, ...]`` of a batch among its devices: ``[local devices, b / devices, ...]``."""
+    mesh = _mesh(devices)
+    shards = {name: x.reshape(mesh.size, -1, *x.shape[1:]) for name, x in batch.items()}
+    return jax.device_put(shards, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
 
-    The state goes in and comes out unreplicated and is donated. An example's place in the global batch is its
-    place on its device plus the examples of the devices before it, whatever their number.
+
+def _mesh(devices: Devices) -> jax.sharding.Mesh:
+    """This host's devices."""
+    return jax.sharding.Mesh(np.array([d for d in devices if d.process_index == jax.process_index()]), (AXIS,))
+
+
+class Steps(Protocol):
+    """What :func:`pmap_step` maps; see :class:`sean_jax.methods.Method`."""
+
+    def step(self, state: Any, batch: Any, rng: Any) -> tuple[Any, Any]: ...
+
+
+def pmap_step(method: Steps, devices: Devices) -> Callable[..., Any]:
+    """``(state, batch, rng) → (state, metrics)``: the method's step on ``devices``, of this host's share of a batch.
+
+    The state goes in and comes out unreplicated and is donated. The numbers in the method's settings are arguments of
+    the compiled program: methods that differ only in them share it. An example's index in the global batch is its
+    index on its device plus the number of examples on the devices before it, whatever their number.
     """
-    mapped = jax.pmap(
-        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0, devices=devices
+    method = replicate(method, devices)
+    step = _mapped_step(tuple(devices))
+    return lambda state, batch, rng: step(method, state, shard(batch, devices), rng)
+
+
+@functools.cache
+def _mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
+    def step(method: Steps, state: Any, batch: Any, rng: Any) -> tuple[Any, Any]:
+        return method.step(state, batch, rng)
+
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, None, 0, None),
+        out_axes=(None, None),
+        donate_argnums=1,
+        devices=list(devices),
     )
-    return lambda state, batch, rng: mapped(state, local_shards(devices, batch), rng)
 
 
 def pmap_predict(predict: Callable[..., Any], devices: Devices, **static: Any) -> Callable[..., Any]:
     """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis."""
     mapped = jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices, **static)
-    return lambda params, batch: mapped(params, local_shards(devices, batch))
+    return lambda params, batch: mapped(params, shard(batch, devices))

@@ -11,40 +11,31 @@ from typing import Any
 import numpy as np
 
 from sean_jax.errors import UserError
+from sean_jax.models.deeplab import DeepLab
+from sean_jax.models.vgg import CONVOLUTIONS
 from sean_jax.weights.files import WeightsFile
 
-VGG16 = (
-    *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
-    *("conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"),
-)
-_TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), VGG16, strict=True))
-_AUTHORS_VGG16 = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 23, 25, 27), VGG16, strict=True))
-_AUTHORS = {**_AUTHORS_VGG16, 29: "fc6", 31: "fc7"}
-BRANCHES = range(4)  # of the classifier
+_TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), CONVOLUTIONS, strict=True))
 
-# Layer in our parameter tree → the authors' module.
-AUTHORS_MODULES: dict[tuple[str, str], str] = {
-    **{("backbone", layer): f"features.{index}" for index, layer in _AUTHORS.items()},
-    ("attention", "conv"): "aconv",
-    **{("classifier", f"branch_{i}"): f"classifier.conv2d_list.{i}" for i in BRANCHES},
-}
-
-# Its tensors, in the order of the authors' ``state_dict()``; the attention's convolution has no bias.
+AUTHORS_MODULES = DeepLab.TORCH_MODULES
+# The authors' tensors, in the order of their ``state_dict()``; the attention's convolution has no bias.
 AUTHORS_TENSORS = [
     f"{module}.{leaf}"
     for module in AUTHORS_MODULES.values()
     for leaf in ("weight", "bias")
     if (module, leaf) != ("aconv", "bias")
 ]
+_AUTHORS_VGG16 = [AUTHORS_MODULES["trunk", layer] for layer in CONVOLUTIONS]
+_AUTHORS_FEATURES = [module for module in AUTHORS_MODULES.values() if module.startswith("features.")]
 
 # Each network's modules → the authors'. The order of the entries is the order of the layers.
 _TO_AUTHORS: dict[str, dict[str, str]] = {
     "sean": {name: name for name in AUTHORS_MODULES.values()},
-    "vgg16_sean": {f"features.{index}": f"features.{index}" for index in _AUTHORS_VGG16},
+    "vgg16_sean": {name: name for name in _AUTHORS_VGG16},
     "vgg16_torchvision": {
-        f"features.{index}": AUTHORS_MODULES["backbone", layer] for index, layer in _TORCHVISION.items()
+        f"features.{index}": AUTHORS_MODULES["trunk", layer] for index, layer in _TORCHVISION.items()
     },
-    "vgg16_caffe": {layer: AUTHORS_MODULES["backbone", layer] for layer in VGG16},
+    "vgg16_caffe": {layer: AUTHORS_MODULES["trunk", layer] for layer in CONVOLUTIONS},
 }
 
 # What the networks were trained on: "bgr_mean", 0–255 minus a mean, channels reversed (Caffe, hence the authors), or
@@ -91,14 +82,19 @@ def _identify_modules(file: WeightsFile) -> str:
         return "vgg16_caffe"
     matches = (re.fullmatch(r"features\.(\d+)\.weight", name) for name in file.tensors)
     indices = sorted(int(match[1]) for match in matches if match)
-    for kind, known in (("sean", _AUTHORS), ("vgg16_sean", _AUTHORS_VGG16), ("vgg16_torchvision", _TORCHVISION)):
-        if indices == list(known):
+    layouts = {
+        "sean": _AUTHORS_FEATURES,
+        "vgg16_sean": _AUTHORS_VGG16,
+        "vgg16_torchvision": list(_TO_AUTHORS["vgg16_torchvision"]),
+    }
+    for kind, modules in layouts.items():
+        if [f"features.{index}" for index in indices] == modules:
             return kind
     names = ", ".join(list(file.tensors)[:5]) or "no tensors"
     convolutions = f", convolutions at features.{indices}" if indices else ""
     raise UserError(
         f"{file.path} holds {names}{', …' if len(file.tensors) > 5 else ''}{convolutions}; expected the names of "
-        f"SEAN (features.{list(_AUTHORS)}), of VGG-16 in torchvision or timm (features.{list(_TORCHVISION)}) "
+        f"SEAN ({', '.join(_AUTHORS_FEATURES)}), of VGG-16 in torchvision or timm (features.{list(_TORCHVISION)}) "
         "or of fcn8s_from_caffe (conv1_1 … conv5_3)"
     )
 

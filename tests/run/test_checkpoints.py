@@ -1,16 +1,18 @@
 """Which checkpoints stay, and that what is read is what was saved."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sean_jax.errors import UserError
-from sean_jax.methods import make_method
-from sean_jax.run import checkpoints as module
-from sean_jax.run.checkpoints import Checkpoints, read_state, read_weights
-from sean_jax.run.directory import Run, create
+from sean_jax.experiment import Experiment
+from sean_jax.run.checkpoints import Checkpoints, abstract_state, read_state
+from sean_jax.run.directory import create
 from sean_jax.run.plan import plan
+from sean_jax.run.trained import open_network
 
 SCORES = {3: 20.0, 6: 50.0, 9: 50.0, 12: 40.0}  # by step; the best twice
 
@@ -88,28 +90,46 @@ def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path) -> Experiment:
     flags = {"preset": "quick", "width_multiplier": 1 / 64, "fc_channels": 64, "data_dir": str(tmp_path)}
-    return plan(flags).run
+    return plan(flags).experiment
 
 
 @pytest.mark.parametrize(("selection", "counts"), [("last", 6), ("oracle", 4)])
-def test_the_weights_read_are_those_of_the_checkpoint_that_counts(tmp_path, run, selection, counts):
-    run = run._replace(config=module.rundir.Config(**vars(run.config) | {"selection": selection}))
+def test_the_network_read_is_that_of_the_checkpoint_that_counts(tmp_path, run, selection, counts):
+    run = run._replace(config=dataclasses.replace(run.config, selection=selection))
     create(tmp_path / "run", run, {})
-    method = make_method(run.config, run.network())
-    initial = method.init(run.network().init_params(jax.random.key(0)))
+    method = run.method()
+    # Values do not matter, so nothing is initialised and compiled.
+    initial = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_state(method))
     with Checkpoints(tmp_path / "run", keep_best=selection == "oracle") as checkpoints:
         for step in range(1, 7):
-            teacher = jax.tree.map(lambda x, step=step: jnp.full_like(x, step), initial.teacher)
-            current = initial.replace(step=jnp.int32(step), teacher=teacher)
+            teacher = jax.tree.map(lambda x, step=step: jnp.full_like(x, step), initial.params["teacher"])
+            current = initial.replace(step=jnp.int32(step), params=initial.params | {"teacher": teacher})
             checkpoints.save(step, current, {}, {2: 10.0, 4: 30.0, 6: 20.0}.get(step))
-    params, metadata = read_weights(tmp_path / "run", "teacher")
-    assert metadata["step"] == counts
-    assert all((np.asarray(x) == counts).all() for x in jax.tree.leaves(params))
-    student, _ = read_weights(tmp_path / "run", "student")
-    assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (student, initial.student)), strict=True))
+    teacher = open_network(str(tmp_path / "run"))
+    assert (teacher.name, teacher.step) == ("teacher", counts)
+    assert all((np.asarray(x) == counts).all() for x in jax.tree.leaves(teacher.params))
+    student = open_network(str(tmp_path / "run"), network="student").params
+    assert jax.tree.structure(student) == jax.tree.structure(initial.params["student"])
+    assert all((np.asarray(x) == 0).all() for x in jax.tree.leaves(student))
+    with pytest.raises(UserError, match="--network=ema is not one of this run's networks; expected one of teacher"):
+        open_network(str(tmp_path / "run"), network="ema")
     assert int(read_state(tmp_path / "run").step) == 6
+
+
+def test_opening_a_network_reads_no_other_array(tmp_path, run, monkeypatch):
+    """Neither the other network nor the optimiser's moments, which are three quarters of the state."""
+    create(tmp_path / "run", run, {})
+    initial = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_state(run.method()))
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(1, initial, {})
+    restored = []
+    restore = Checkpoints._restore
+    monkeypatch.setattr(Checkpoints, "_restore", lambda *args: restored.append(restore(*args)) or restored[-1])
+    params = open_network(str(tmp_path / "run")).params
+    (found,) = restored
+    assert sum(x.size for x in jax.tree.leaves(found)) == sum(x.size for x in jax.tree.leaves(params))
 
 
 def test_no_checkpoint_yet_is_one_line(tmp_path, run):

@@ -1,24 +1,25 @@
 """The files of a run directory: whole or not there, and what of them a resumed run keeps."""
 
-import dataclasses
 import json
 import os
 
+import numpy as np
 import pytest
 
-from sean_jax.config import Config
+import sean_jax
+from sean_jax.config import COMMON, from_flat_settings
 from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.errors import UserError
+from sean_jax.experiment import Experiment
 from sean_jax.run import directory as rundir
 
-RUN = rundir.Run(
-    Config(steps=4, source="gta5", target="cityscapes", initialization="scratch", input_convention="bgr_mean"),
-    LABEL_SPACES["19"],
-)
+SETTINGS = {"steps": 4, "source": "gta5", "target": "cityscapes", "initialization": "scratch"}
+RUN = Experiment(from_flat_settings(SETTINGS | {"input_convention": "bgr_mean"}), LABEL_SPACES["19"])
+PLACES = ("source_dir", "target_dir", "data_dir", "loader", "init_weights")
 
 
-def changed(**settings) -> rundir.Run:
-    return RUN._replace(config=dataclasses.replace(RUN.config, **settings))
+def changed(**settings) -> Experiment:
+    return RUN._replace(config=from_flat_settings(RUN.config.flat() | settings))
 
 
 def test_what_was_written_is_read_again(tmp_path):
@@ -39,21 +40,51 @@ def test_a_run_of_another_configuration_is_refused_and_the_differences_are_named
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("place", ["source_dir", "target_dir", "data_dir"])
+@pytest.mark.parametrize("place", PLACES)
 def test_places_may_differ(tmp_path, place):
     rundir.create(tmp_path, RUN, {})
-    rundir.check(tmp_path, changed(**{place: "/elsewhere"}, loader="grain"))
+    rundir.check(tmp_path, changed(**{place: "grain"}))
 
 
 def test_every_other_setting_may_not_differ(tmp_path):
     rundir.create(tmp_path, RUN, {})
-    free = {"source_dir", "target_dir", "data_dir", "loader"}
-    for name in {field.name for field in dataclasses.fields(Config)} - free:
+    for name in RUN.config.flat().keys() - {*PLACES, "method", "architecture"}:
         with pytest.raises(UserError, match=f"{name}: "):
             rundir.check(tmp_path, changed(**{name: "something else"}))
+    other = {name: value for name, value in RUN.config.flat().items() if name in COMMON} | {"method": "source_only"}
+    with pytest.raises(UserError, match=r"attention_threshold: 0\.3 → None.*method: 'sean' → 'source_only'"):
+        rundir.check(tmp_path, RUN._replace(config=from_flat_settings(other)))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": {"colour": 1}, "label_space": {}}', "null"])
+def test_settings_of_method_network_and_optimiser_are_nested(tmp_path):
+    rundir.create(tmp_path, RUN, {"source": "abc"})
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["version"] == sean_jax.__version__
+    assert content["data"] == {"source": "abc"}
+    settings = content["settings"]
+    assert settings["sean"]["attention_threshold"] == 0.3
+    assert settings["deeplab"]["fc_channels"] == 1024
+    assert settings["optimizer"]["weight_decay"] == 5e-5
+    assert (settings["method"], settings["steps"]) == ("sean", 4)
+
+
+def test_a_run_of_the_version_before_is_refused_with_the_version_to_use(tmp_path):
+    """Its settings were one flat list, its state another tree."""
+    (tmp_path / "config.json").write_text('{"settings": {"method": "sean", "ema_decay": 0.99}, "label_space": {}}')
+    for read in (rundir.load, lambda path: rundir.check(path, RUN)):
+        with pytest.raises(UserError, match=r"written by sean-jax 0\.1\.0; resume") as error:
+            read(tmp_path)
+        assert "\n" not in str(error.value)
+
+
+def test_the_parameter_overview_counts_every_parameter(tmp_path):
+    params = {"student": {"trunk": {"conv1_1": {"kernel": np.zeros((3, 3, 3, 64), np.float32)}}}}
+    rundir.write_parameters(tmp_path, params)
+    lines = (tmp_path / "parameters.txt").read_text().splitlines()
+    assert lines == ["student: 1,728 parameters", "  trunk/conv1_1/kernel  float32[3, 3, 3, 64]  1,728"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": "0.2.0", "settings": {}}', "null"])
 def test_a_damaged_configuration_is_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json is not a configuration"):

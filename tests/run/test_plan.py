@@ -7,25 +7,27 @@ import pathlib
 import streets
 
 from sean_jax import weights
-from sean_jax.config import Config, architecture
+from sean_jax.config import from_flat_settings
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.data.preparation.builder import prepare
-from sean_jax.run.directory import Run
+from sean_jax.experiment import Experiment
 from sean_jax.run.plan import differing_uses, fingerprint
 
-RUN = Run(Config(initialization="scratch", input_convention="bgr_mean"), LABEL_SPACES["16"])
+SETTINGS = {"initialization": "scratch", "input_convention": "bgr_mean"}
+RUN = Experiment(from_flat_settings(SETTINGS), LABEL_SPACES["16"])
+ARCHITECTURE = RUN.weights_metadata()["architecture"]
 
 
 def _file(**metadata) -> weights.WeightsFile:
-    known = {"architecture": architecture(RUN.config), "input_convention": "bgr_mean"} | metadata
+    known = {"architecture": ARCHITECTURE, "input_convention": "bgr_mean"} | metadata
     tensors = weights.read(str(pathlib.Path(__file__).parents[1] / "weights/fixtures/sean.npz")).tensors
     return weights.WeightsFile(tensors, known, "some.npz")
 
 
 def test_weights_made_for_another_network_are_said():
     assert differing_uses(_file(classes=LABEL_SPACES["16"].to_dict()), RUN) == []
-    theirs = architecture(RUN.config) | {"classifier_branches": 2}
+    theirs = ARCHITECTURE | {"classifier_branches": 2}
     found = differing_uses(_file(architecture=theirs, classes=LABEL_SPACES["19"].to_dict()), RUN)
     assert found[0] == "classifier_branches: 2, here: 4"
     assert found[1].startswith("classes: road, sidewalk, building")

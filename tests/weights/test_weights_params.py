@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -24,17 +25,20 @@ def fresh_params(classes=3, fc=2):
         kernel = rng.standard_normal((3, 3, inputs, outputs)).astype(np.float32)
         return {"kernel": kernel, "bias": rng.standard_normal(outputs).astype(np.float32)}
 
-    backbone, channels = {}, 3
+    trunk, channels = {}, 3
     for layer in LAYERS:
-        backbone[layer] = conv(channels, WIDTHS[layer[:5]])
+        trunk[layer] = conv(channels, WIDTHS[layer[:5]])
         channels = WIDTHS[layer[:5]]
-    backbone |= {"fc6": conv(channels, fc), "fc7": conv(fc, fc)}
-    attention = {"conv": {"kernel": rng.standard_normal((1, 1, fc, 1)).astype(np.float32)}}
-    return {
-        "backbone": backbone,
-        "attention": attention,
-        "classifier": {f"branch_{i}": conv(fc, classes) for i in range(4)},
-    }
+    head = {"fc6": conv(channels, fc), "fc7": conv(fc, fc)}
+    head["attention"] = {"conv": {"kernel": rng.standard_normal((1, 1, fc, 1)).astype(np.float32)}}
+    head["classifier"] = {f"branch_{i}": conv(fc, classes) for i in range(4)}
+    return {"trunk": trunk, "head": head}
+
+
+def leaf(tree, *path):
+    for key in path:
+        tree = tree[key]
+    return tree
 
 
 def edit(file, remove=(), add=None, rename=None):
@@ -80,55 +84,56 @@ def test_every_convolution_lands_in_its_layer(name, prefix, source):
     file = weights.read(FIXTURES / name)
     params, report = weights.into_params(file, fresh_params())
     for layer, module in zip(LAYERS, source, strict=True):
-        weight, kernel = file.tensors[f"{prefix}{module}.weight"], params["backbone"][layer]["kernel"]
+        weight, kernel = file.tensors[f"{prefix}{module}.weight"], params["trunk"][layer]["kernel"]
         outputs, inputs, height, width = weight.shape
         assert kernel.shape == (height, width, inputs, outputs)
         assert kernel.dtype == np.float32
         for o, i, y, x in np.ndindex(weight.shape):
             assert kernel[y, x, i, o] == weight[o, i, y, x]
-        np.testing.assert_array_equal(params["backbone"][layer]["bias"], file.tensors[f"{prefix}{module}.bias"])
+        np.testing.assert_array_equal(params["trunk"][layer]["bias"], file.tensors[f"{prefix}{module}.bias"])
         assert {f"{prefix}{module}.weight", f"{prefix}{module}.bias"} <= set(report.loaded)
 
 
 def test_sean_loads_whole():
     params, report = weights.into_params(SEAN, fresh_params())
     assert sorted(report.loaded) == sorted(SEAN.tensors)
-    assert (report.fresh, report.left_over) == ([], [])
+    assert (report.missing, report.unexpected) == ([], [])
     assert report.metadata["architecture"] == "reference"
     for layer, module in (("fc6", "features.29"), ("fc7", "features.31")):
         np.testing.assert_array_equal(
-            params["backbone"][layer]["kernel"][1, 2, 0, 1], SEAN.tensors[f"{module}.weight"][1, 0, 1, 2]
+            params["head"][layer]["kernel"][1, 2, 0, 1], SEAN.tensors[f"{module}.weight"][1, 0, 1, 2]
         )
     np.testing.assert_array_equal(
-        params["attention"]["conv"]["kernel"][0, 0, :, 0], SEAN.tensors["aconv.weight"][0, :, 0, 0]
+        params["head"]["attention"]["conv"]["kernel"][0, 0, :, 0], SEAN.tensors["aconv.weight"][0, :, 0, 0]
     )
     for i in range(4):
         np.testing.assert_array_equal(
-            params["classifier"][f"branch_{i}"]["bias"], SEAN.tensors[f"classifier.conv2d_list.{i}.bias"]
+            params["head"]["classifier"][f"branch_{i}"]["bias"], SEAN.tensors[f"classifier.conv2d_list.{i}.bias"]
         )
 
 
 @pytest.mark.parametrize("name", ["vgg16_torchvision.pth", "vgg16_caffe_legacy.pth"])
-def test_vgg_leaves_the_head_fresh_and_says_so(name):
+def test_vgg_leaves_the_head_as_it_was_and_reports_it_missing(name):
     fresh = fresh_params()
     params, report = weights.into_params(weights.read(FIXTURES / name), fresh)
     assert len(report.loaded) == 26
-    for path in (("backbone", "fc6"), ("backbone", "fc7"), ("attention", "conv"), ("classifier", "branch_3")):
-        np.testing.assert_array_equal(params[path[0]][path[1]]["kernel"], fresh[path[0]][path[1]]["kernel"])
-    assert set(report.fresh) == {
+    for path in (("fc6",), ("fc7",), ("attention", "conv"), ("classifier", "branch_3")):
+        kernel = ("head", *path, "kernel")
+        np.testing.assert_array_equal(leaf(params, *kernel), leaf(fresh, *kernel))
+    assert set(report.missing) == {
         name for name in SEAN.tensors if not name.startswith(tuple(f"features.{i}." for i in AUTHORS))
     }
     left = {"vgg16_torchvision.pth": "classifier.6.weight", "vgg16_caffe_legacy.pth": "upscore2.weight"}[name]
-    assert left in report.left_over
-    assert "initialised afresh (13)" in str(report)
+    assert left in report.unexpected
+    assert "missing (13)" in str(report)
     assert left in report.lines()[-1]
 
 
 def test_the_tree_given_is_not_changed_and_shares_nothing_with_the_file():
     fresh, again = fresh_params(), fresh_params()
     params, _ = weights.into_params(SEAN, fresh)
-    params["backbone"]["conv1_1"]["bias"][:] = 9  # writable, too, where the file's arrays are not
-    np.testing.assert_array_equal(fresh["backbone"]["conv1_1"]["bias"], again["backbone"]["conv1_1"]["bias"])
+    params["trunk"]["conv1_1"]["bias"][:] = 9  # writable, too, where the file's arrays are not
+    np.testing.assert_array_equal(fresh["trunk"]["conv1_1"]["bias"], again["trunk"]["conv1_1"]["bias"])
     assert not (SEAN.tensors["features.0.bias"] == 9).any()
 
 
@@ -140,11 +145,10 @@ def test_parameters_come_back_to_the_bit_under_the_authors_names():
         assert value.shape == SEAN.tensors[name].shape
         assert value.flags.c_contiguous
     back, report = weights.into_params(weights.WeightsFile(tensors, {}), fresh_params())
-    assert not report.fresh
-    for group in params:
-        for layer in params[group]:
-            for leaf, value in params[group][layer].items():
-                assert back[group][layer][leaf].tobytes() == value.tobytes(), (group, layer, leaf)
+    assert not report.missing
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        found = leaf(back, *(key.key for key in path))
+        assert found.tobytes() == value.tobytes(), path
 
 
 def test_an_unknown_parameter_is_not_dropped_in_silence():
@@ -190,7 +194,7 @@ def test_conv5_tells_torchvision_from_the_authors():
     one, _ = weights.into_params(TORCHVISION_FILE, fresh_params())
     two, _ = weights.into_params(authors, fresh_params())
     for i in (1, 2, 3):
-        np.testing.assert_array_equal(one["backbone"][f"conv5_{i}"]["kernel"], two["backbone"][f"conv5_{i}"]["kernel"])
+        np.testing.assert_array_equal(one["trunk"][f"conv5_{i}"]["kernel"], two["trunk"][f"conv5_{i}"]["kernel"])
 
 
 @pytest.mark.parametrize(
@@ -227,12 +231,12 @@ def test_a_sean_without_one_of_the_network_s_tensors_is_refused(name):
         weights.into_params(edit(SEAN, remove={name}), fresh_params())
 
 
-def test_what_the_network_has_no_place_for_is_left_over():
+def test_what_the_network_does_not_have_is_unexpected():
     params = fresh_params()
-    del params["classifier"]["branch_3"]
+    del params["head"]["classifier"]["branch_3"]
     file = edit(SEAN, add={"aconv.bias": np.ones(1, np.float32)})
     _, report = weights.into_params(file, params)
-    assert set(report.left_over) == {"classifier.conv2d_list.3.weight", "classifier.conv2d_list.3.bias", "aconv.bias"}
+    assert set(report.unexpected) == {"classifier.conv2d_list.3.weight", "classifier.conv2d_list.3.bias", "aconv.bias"}
 
 
 def test_pytorch_loads_what_is_written(tmp_path):

@@ -222,7 +222,7 @@ def trained(tmp_path):
     def directories(**settings):
         planned = setup.plan({"height": 16, "width": 32, **given, **settings})
         source, target = setup.prepare_training(planned, reads_target=True, progress=False)
-        scored = setup.prepare_scoring(planned.run.config, planned.target, progress=False)
+        scored = setup.prepare_scoring(planned.experiment.config, planned.target, progress=False)
         return source.directory, target.directory, scored.directory
 
     return root, target, directories

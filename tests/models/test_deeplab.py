@@ -1,12 +1,14 @@
+import functools
+
+import builders
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sean_jax.config import PRESETS, Config, architecture
+from sean_jax.models import DeepLab
 from sean_jax.models.attention import Attention
-from sean_jax.models.deeplab import Segmenter, classifier_is_read
 from sean_jax.ops.pooling import average_pool_2x2, average_pool_3x3
 from sean_jax.ops.resize import resize_bilinear
 
@@ -15,12 +17,18 @@ def _images(batch: int, height: int, width: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).integers(0, 256, (batch, height, width, 3)).astype(np.uint8))
 
 
-def _thin(**settings) -> Segmenter:
-    return Segmenter(**{"num_classes": 5, "width_multiplier": 1 / 32} | settings)
+def _thin(**settings) -> DeepLab:
+    return builders.deeplab(5, **settings)
+
+
+@functools.cache
+def _params():
+    """Of every thin network: their settings do not change the shapes."""
+    return _thin().init_params(jax.random.key(0))
 
 
 def test_parameter_count_of_the_full_network():
-    shapes = Segmenter(19).abstract_params()
+    shapes = builders.deeplab(19, width_multiplier=1.0).abstract_params()
     vgg = 14_714_688  # VGG-16's thirteen convolutions
     fc = 9 * 512 * 1024 + 1024 + 9 * 1024 * 1024 + 1024
     heads = 1024 + 4 * (9 * 1024 * 19 + 19)
@@ -30,9 +38,10 @@ def test_parameter_count_of_the_full_network():
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (64, 96), (37, 53), (16, 128)])
 @pytest.mark.parametrize("preset", ["paper", "reference"])
 def test_any_size_from_16x16(size, preset):
-    network = _thin(**{k: v for k, v in architecture(Config(**PRESETS[preset])).items() if k != "width_multiplier"})
-    params = network.init_params(jax.random.key(0))
-    logits, attention = network.predict(params, _images(2, *size))
+    network = _thin(**DeepLab.PRESETS.get(preset, {}))
+    logits, features, maps = jax.jit(network.predict)(_params(), _images(2, *size))
+    attention = maps["attention"]
+    assert features.shape == (*attention.shape, 32)
     expected = (2, size[0] // 2 // 2 // 2, size[1] // 2 // 2 // 2)
     assert logits.shape == (*expected, 5)
     assert attention.shape == expected
@@ -40,12 +49,13 @@ def test_any_size_from_16x16(size, preset):
     assert ((attention > 0) & (attention < 1)).all()
 
 
-def _branch_gradients(branches: int) -> dict[str, float]:
-    network = _thin(classifier_branches=branches)
-    params = network.init_params(jax.random.key(0))
+def _branch_gradients(count: int) -> dict[str, float]:
+    network = _thin(classifier_branches=count)
     # Large enough that a tap of dilation 24 still falls on the 32×32 feature map.
     images = _images(1, 256, 256)
-    gradients = jax.grad(lambda p: jnp.sum(network.predict(p, images).logits ** 2))(params)["classifier"]
+    gradients = jax.jit(jax.grad(lambda p: jnp.sum(network.predict(p, images).logits ** 2)))(_params())["head"][
+        "classifier"
+    ]
     return {name: float(jnp.abs(g["kernel"]).sum(-1).sum(-1).min()) for name, g in gradients.items()}
 
 
@@ -58,12 +68,11 @@ def test_the_authors_code_reaches_two_branches_of_four():
     assert [reached[f"branch_{i}"] > 0 for i in range(4)] == [True, True, False, False]
 
 
-def test_unread_branches_are_known_to_the_optimiser():
-    params = _thin().init_params(jax.random.key(0))
-    read = classifier_is_read(params, 2)
-    unread = [jax.tree_util.keystr(p) for p, r in jax.tree_util.tree_leaves_with_path(read) if not r]
-    assert len(unread) == 4
-    assert all("branch_2" in path or "branch_3" in path for path in unread)
+def test_unused_branches_are_known_to_the_optimiser():
+    used = _thin(classifier_branches=2).used(_params())
+    unused = [jax.tree_util.keystr(p) for p, u in jax.tree_util.tree_leaves_with_path(used) if not u]
+    assert len(unused) == 4
+    assert all("branch_2" in path or "branch_3" in path for path in unused)
 
 
 @pytest.mark.parametrize(
@@ -83,44 +92,53 @@ def test_attention_is_equation_1_in_its_own_order(pooling, pool, upsampling):
 
 def test_attention_of_zero_leaves_the_features_alone():
     """Equation 2: with A near 0, H is F; with A near 1 it is twice F."""
-    network = _thin()
-    params = network.init_params(jax.random.key(0))
-    logits = {}
-    for bias in (-1e4, 1e4):
-        kernel = jnp.full_like(params["attention"]["conv"]["kernel"], bias)
-        logits[bias] = network.predict(params | {"attention": {"conv": {"kernel": kernel}}}, _images(1, 32, 32)).logits
+    predict = jax.jit(_thin().predict)
+    logits = {bias: predict(_with_attention(bias), _images(1, 32, 32)).logits for bias in (-1e4, 1e4)}
     np.testing.assert_allclose(2 * logits[-1e4], logits[1e4], rtol=1e-4, atol=1e-4)
 
 
-def test_without_the_attention_module_features_reach_the_classifier_as_they_are():
-    """As with A near 0; the map is 1 everywhere, so that no position is masked out."""
-    params = _thin().init_params(jax.random.key(0))
-    none = params | {"attention": {"conv": {"kernel": jnp.full_like(params["attention"]["conv"]["kernel"], -1e4)}}}
+def _with_attention(value: float):
+    """Parameters whose attention kernel is ``value`` everywhere: features after a ReLU are not negative."""
+    head = _params()["head"]
+    kernel = jnp.full_like(head["attention"]["conv"]["kernel"], value)
+    return _params() | {"head": head | {"attention": {"conv": {"kernel": kernel}}}}
+
+
+def test_without_the_attention_branch_features_reach_the_classifier_as_they_are():
+    """As with A near 0; there is no attention map."""
     ablated = _thin(attention=False)
-    assert "attention" not in ablated.init_params(jax.random.key(0))
-    without = {name: layers for name, layers in params.items() if name != "attention"}
-    logits, attention = ablated.predict(without, _images(1, 32, 32))
-    np.testing.assert_allclose(logits, _thin().predict(none, _images(1, 32, 32)).logits, rtol=1e-5, atol=1e-6)
-    assert (attention == 1).all()
+    assert "attention" not in ablated.abstract_params()["head"]
+    head = {name: layers for name, layers in _params()["head"].items() if name != "attention"}
+    logits, _, maps = jax.jit(ablated.predict)(_params() | {"head": head}, _images(1, 32, 32))
+    none = jax.jit(_thin().predict)(_with_attention(-1e4), _images(1, 32, 32)).logits
+    np.testing.assert_allclose(logits, none, rtol=1e-5, atol=1e-6)
+    assert maps == {}
+
+
+def test_trunk_and_head_make_the_whole_network():
+    network, images = _thin(), _images(1, 32, 32)
+    whole = network.predict(_params(), images)
+    features = network.features(_params(), images)
+    assert features.shape == (1, 4, 4, 16)
+    np.testing.assert_array_equal(network.head(_params(), features).logits, whole.logits)
 
 
 @pytest.mark.parametrize("convention", ["bgr_mean", "rgb_normalized"])
 @pytest.mark.parametrize("width_multiplier", [0.25, 1.0])
 def test_from_scratch_logits_start_calm_and_attention_near_a_half(convention, width_multiplier):
-    network = Segmenter(19, width_multiplier=width_multiplier, input_convention=convention)
+    network = builders.deeplab(19, width_multiplier=width_multiplier, input_convention=convention)
     params = network.init_params(jax.random.key(3))
     noise = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3))
     street = jnp.asarray(noise.repeat(8, 1).repeat(8, 2).astype(np.uint8))
-    logits, attention = jax.jit(network.predict)(params, street)
+    logits, _, maps = jax.jit(network.predict)(params, street)
     assert 0.3 < float(logits.std()) < 3
-    assert 0.2 < float(attention.mean()) < 0.8
+    assert 0.2 < float(maps["attention"].mean()) < 0.8
 
 
 def test_bfloat16_stays_close_to_float32():
-    params = _thin().init_params(jax.random.key(0))
     images = _images(1, 64, 64)
-    exact = _thin(precision="float32").predict(params, images).logits
-    rounded = _thin(precision="bfloat16").predict(params, images).logits
+    exact = jax.jit(_thin(precision="float32").predict)(_params(), images).logits
+    rounded = jax.jit(_thin(precision="bfloat16").predict)(_params(), images).logits
     assert rounded.dtype == jnp.float32
     assert float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact)) < 0.03
     assert float(jnp.abs(exact - rounded).max()) > 0  # it did compute in bfloat16

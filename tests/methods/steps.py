@@ -1,0 +1,102 @@
+"""What the tests of methods share: a batch in which examples differ, narrow parameters, compiled steps."""
+
+import functools
+
+import builders
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sean_jax.methods import METHODS, Method
+from sean_jax.methods.sean import Views
+from sean_jax.training.augmentation import SourceView
+from sean_jax.training.parallel import AXIS, pmap_step
+
+CLASSES = 4
+DEVICES = jax.local_devices()
+
+
+@functools.cache
+def params(seed: int = 0):
+    """Fresh parameters of the narrow network; equal for all settings that do not change the architecture."""
+    return jax.tree.map(np.asarray, builders.deeplab(CLASSES).init_params(jax.random.key(seed)))
+
+
+@functools.cache
+def teacher():
+    """Parameters whose attention differs from position to position."""
+    found = jax.tree.map(lambda x: np.float32(1.1) * x, params())
+    kernel = found["head"]["attention"]["conv"]["kernel"]
+    kernel = np.float32(0.02) * np.asarray(jax.random.normal(jax.random.key(7), kernel.shape))
+    return found | {"head": found["head"] | {"attention": {"conv": {"kernel": kernel}}}}
+
+
+def batch(method: str = "sean", size: int = 32, examples: int = 4) -> dict[str, np.ndarray]:
+    """Examples that differ in everything, also in the number of labelled pixels; what ``method`` reads of them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, (examples, size, size)).astype(np.uint8)
+    for i in range(examples):
+        labels[i, : 4 * i] = 255
+    images = rng.integers(0, 256, (2, examples, size // 8, size // 8, 3)).repeat(8, 2).repeat(8, 3).astype(np.uint8)
+    images[1] //= (1 + np.arange(examples, dtype=np.uint8))[:, None, None, None]
+    found = {"source_image": images[0], "source_label": labels}
+    return found | ({"target_image": images[1]} if METHODS[method].READS.target else {})
+
+
+def views(raw: dict[str, np.ndarray]) -> Views:
+    """The batch without noise; the teacher sees its target a little brighter."""
+    target = jnp.asarray(raw["target_image"], jnp.float32)
+    source = SourceView(jnp.asarray(raw["source_image"], jnp.float32), jnp.asarray(raw["source_label"]))
+    return Views(source, target, target + 1.0)
+
+
+def median_attention(images) -> float:
+    """A threshold that about half of all positions exceed, in each example another number of them."""
+    attention = np.asarray(_attention(teacher(), images))
+    threshold = float(np.median(attention))
+    assert len(set((attention > threshold).sum((1, 2)).tolist())) > 1
+    return threshold
+
+
+@jax.jit
+def _attention(parameters, images):
+    return builders.deeplab(CLASSES).predict(parameters, images).maps["attention"]
+
+
+def gradients(method: Method, student, teacher_params, view: Views, devices: int = 1):
+    """``method.gradients`` on the view, divided among devices."""
+    split = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), view)
+    return _mapped_gradients(devices)(method, student, teacher_params, split)
+
+
+@functools.cache
+def _mapped_gradients(devices: int):
+    def function(method, student, teacher_params, view):
+        return method.gradients(student, teacher_params, view)
+
+    return jax.pmap(function, AXIS, in_axes=(None, None, None, 0), out_axes=None, devices=DEVICES[:devices])
+
+
+def init(method: Method):
+    """The state at step 0 from :func:`params`."""
+    return method.init(jax.random.key(1), jax.tree.map(jnp.asarray, params()))
+
+
+def run(method: Method, raw: dict[str, np.ndarray], *, steps: int = 1, devices: int = 1, state=None):
+    """State and metrics after some steps on one batch."""
+    step = pmap_step(method, DEVICES[:devices])
+    state, metrics = init(method) if state is None else state, {}
+    for _ in range(steps):
+        state, metrics = step(state, raw, jax.random.key(3))
+    return state, metrics
+
+
+def relative(a, b) -> float:
+    """‖a − b‖ / ‖b‖ over all leaves."""
+    pairs = [(np.float64(x), np.float64(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]
+    return (sum(((x - y) ** 2).sum() for x, y in pairs) / sum((y**2).sum() for _, y in pairs)) ** 0.5
+
+
+def same_bits(a, b) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)

@@ -1,0 +1,107 @@
+"""What must hold for every method: any number of devices, one compilation, no hidden copies, whole networks."""
+
+import contextlib
+
+import builders
+import jax
+import numpy as np
+import pytest
+import steps
+
+from sean_jax.methods import METHODS
+from sean_jax.run.checkpoints import abstract_state
+from sean_jax.settings import kind, names
+from sean_jax.training.parallel import pmap_step, replicate
+
+SETTINGS = {"sean": {"attention_threshold": 0.5}}  # of a method, where its defaults would hide something
+
+
+def _method(name: str, **settings):
+    return builders.method(name, **{"learning_rate": 1e-3, "random_flip": True} | SETTINGS.get(name, {}) | settings)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_is_equal_on_one_and_on_four_devices(name):
+    """With noise and mirroring drawn inside: an example gets the same random numbers on any device."""
+    method, batch = _method(name), steps.batch(name)
+    (one, metrics_one), (four, metrics_four) = (steps.run(method, batch, devices=n) for n in (1, 4))
+    for metric, value in metrics_one.items():
+        np.testing.assert_allclose(metrics_four[metric], value, rtol=1e-5)
+        assert np.isfinite(value)
+    for network, params in method.evaluated(one).items():
+        assert steps.relative(method.evaluated(four)[network], params) < 1e-5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_step_is_compiled_once_and_copies_nothing(name):
+    """A state that is elsewhere at the first step than afterwards would make the second step compile again.
+
+    Under the transfer guard nothing moves between host and device but what is moved on purpose.
+    """
+    method, devices = _method(name), steps.DEVICES[:1]
+    step = pmap_step(method, devices)
+    state, rng = replicate((steps.init(method), jax.random.key(3)), devices)
+    compiled = []
+    with jax.transfer_guard("disallow"):
+        for _ in range(3):
+            with _compilations() as durations:
+                state, _ = step(state, steps.batch(name), rng)
+            compiled.append(len(durations))
+    assert compiled[1:] == [0, 0]
+    other = pmap_step(_method(name, learning_rate=2e-3, weight_decay=1e-3, steps=77), devices)
+    with _compilations() as durations:
+        other(state, steps.batch(name), rng)
+    assert not durations  # numbers in the settings are arguments of the compiled step
+
+
+@contextlib.contextmanager
+def _compilations():
+    durations: list[float] = []
+
+    def note(event: str, duration: float, **_) -> None:
+        if "backend_compile" in event:
+            durations.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield durations
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_metrics_hold_the_norms_that_they_name(name):
+    method, batch = _method(name, weight_decay=0.0), steps.batch(name)
+    _, metrics = steps.run(method, batch)
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm"} <= metrics.keys()
+    np.testing.assert_allclose(metrics["train/learning_rate"], 1e-3, rtol=1e-6)
+    assert metrics["train/gradient_norm"] > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_accumulated_steps_are_those_of_the_whole_batch(name):
+    if not METHODS[name].ACCUMULATES:
+        pytest.skip(f"{name} refuses accumulation")
+    (whole, metrics), (parts, metrics_of_parts) = (
+        steps.run(_method(name, accumulate_steps=n), steps.batch(name)) for n in (1, 2)
+    )
+    for metric, value in metrics.items():
+        np.testing.assert_allclose(metrics_of_parts[metric], value, rtol=1e-5)
+    assert steps.relative(parts.params, whole.params) < 1e-5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_evaluated_networks_are_whole_and_selected_from_the_parameters(name):
+    method = _method(name)
+    state = abstract_state(method)
+    leaves = {id(x) for x in jax.tree.leaves(state.params)}
+    for params in method.evaluated(state).values():
+        assert all(id(x) in leaves for x in jax.tree.leaves(params))
+        assert jax.tree.structure(params) == jax.tree.structure(method.network.abstract_params())
+
+
+def test_one_name_means_one_type_and_one_thing():
+    """Settings that methods share by name have one type and one help text, so that they can share a flag."""
+    seen: dict[str, tuple] = {}
+    for method in METHODS.values():
+        for name in names(method.Settings):
+            meaning = (kind(method.Settings, name), method.Settings.__dataclass_fields__[name].metadata["help"])
+            assert seen.setdefault(name, meaning) == meaning, name

@@ -1,0 +1,84 @@
+"""The method protocol, by a method from outside: networks, optimisers and a stage of its own, and no other change."""
+
+import functools
+import json
+import shutil
+
+import builders
+import jax
+import numpy as np
+import pytest
+import steps
+import test_all_methods
+from alternating import Alternating
+
+from sean_jax.errors import UserError
+from sean_jax.methods import METHODS
+from sean_jax.run import stages
+from sean_jax.run.checkpoints import read_state
+from sean_jax.run.plan import plan
+from sean_jax.run.trained import open_network
+from sean_jax.training.parallel import AXIS
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(METHODS, "alternating", Alternating)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_all_methods.test_a_step_is_equal_on_one_and_on_four_devices,
+        test_all_methods.test_the_step_is_compiled_once_and_copies_nothing,
+        test_all_methods.test_evaluated_networks_are_whole_and_selected_from_the_parameters,
+    ],
+)
+def test_what_holds_for_every_method_holds_for_it(monkeypatch, check):
+    monkeypatch.setattr(test_all_methods, "_method", functools.partial(builders.method, learning_rate=1e-3))
+    check("alternating")
+
+
+def test_each_update_moves_its_own_network_only():
+    method, batch = builders.method("alternating"), steps.batch("alternating")
+    before = jax.tree.map(np.asarray, steps.init(method))
+    shards = {name: x[None] for name, x in batch.items()}
+    for update, moved in (("update_discriminator", "discriminator"), ("update_network", "network")):
+        mapped = jax.pmap(getattr(method, update), AXIS, in_axes=(None, 0), out_axes=None, devices=steps.DEVICES[:1])
+        after, _ = mapped(before, shards)
+        for name, params in before.params.items():
+            assert steps.same_bits(after.params[name], params) == (name != moved)
+            assert steps.same_bits(after.opt_state[name], before.opt_state[name]) == (name != moved)
+
+
+def test_a_run_makes_its_stage_resumes_to_the_bit_and_is_scored(roads, tmp_path):
+    given = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()} | {"method": "alternating"}
+    given |= {"steps": 3, "eval_every": 3}
+    whole = tmp_path / "whole"
+    assert stages.train(given, whole)
+    stage = json.loads((whole / "stages/source/config.json").read_text())["settings"]
+    assert (stage["method"], stage["steps"]) == ("source_only", 2)
+    assert json.loads((whole / "config.json").read_text())["settings"]["init_weights"] == str(whole / "stages/source")
+    assert list(json.loads((whole / "evaluation.json").read_text())) == ["network"]
+
+    resumed = shutil.copytree(whole, tmp_path / "resumed")
+    shutil.rmtree(resumed / "checkpoints/3")
+    shutil.rmtree(resumed / "stages")  # a run that has begun needs its stages no longer
+    assert stages.train(given, resumed)
+    assert (resumed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert steps.same_bits(read_state(resumed), read_state(whole))
+    assert open_network(str(whole)).name == "network"
+
+
+def test_a_stage_is_what_the_method_starts_from(roads, tmp_path):
+    """With rates of zero the network stays what the stage made it."""
+    given = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()} | {"method": "alternating"}
+    given |= {"steps": 1, "learning_rate": 0.0, "discriminator_learning_rate": 0.0, "weight_decay": 0.0}
+    assert stages.train(given | {"eval_split": "none"}, tmp_path / "run")
+    stage = open_network(str(tmp_path / "run/stages/source")).params
+    assert steps.same_bits(open_network(str(tmp_path / "run")).params, stage)
+
+
+def test_what_it_cannot_do_is_refused(roads):
+    with pytest.raises(UserError, match="a step of alternating cannot be divided into parts"):
+        plan(roads | {"method": "alternating", "accumulate_steps": 2})

@@ -9,6 +9,6 @@ and `write` puts many on disk.
 """
 
 from .picture import LOOKS, draw
-from .write import COLOURS, DEFAULT_COUNTS, DRAWING, generate
+from .write import DEFAULT_COUNTS, DRAWING, generate
 
-__all__ = ["COLOURS", "DEFAULT_COUNTS", "DRAWING", "LOOKS", "draw", "generate"]
+__all__ = ["DEFAULT_COUNTS", "DRAWING", "LOOKS", "draw", "generate"]

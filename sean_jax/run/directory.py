@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sean_jax.atomic import write_whole
+from sean_jax import atomic
 from sean_jax.config import Config, architecture, differences
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
@@ -157,7 +157,7 @@ def load(workdir: str | os.PathLike[str]) -> Run:
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON so that the file is either the old one or the whole new one."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    atomic.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 class MetricsFile:
@@ -175,7 +175,7 @@ class MetricsFile:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
         kept = [line for number, line in enumerate(whole, 1) if _step(line, path, number) <= restored_step]
-        write_whole(path, b"".join(kept))
+        atomic.write(path, b"".join(kept))
         self._file = path.open("a")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

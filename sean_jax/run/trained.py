@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from sean_jax import weights
 from sean_jax.config import ARCHITECTURE, Config, reference_architecture
-from sean_jax.data.label_spaces import LabelSpace, load_label_space
+from sean_jax.data.catalogue import load_label_space
+from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
 from sean_jax.run import directory as rundir
 from sean_jax.run.checkpoints import read_weights

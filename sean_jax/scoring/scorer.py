@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sean_jax.data.catalogue import Dataset, label_map, load_dataset
+from sean_jax.data.catalogue import load_dataset
+from sean_jax.data.dataset import Dataset, label_map
 from sean_jax.data.folders import default_data_dir
 from sean_jax.data.pipeline import evaluation_examples
 from sean_jax.data.prepared import PreparedSet

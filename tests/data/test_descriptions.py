@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sean_jax.data.catalogue import DATASETS, label_map, load_dataset
-from sean_jax.data.label_spaces import load_label_space
+from sean_jax.data.catalogue import DATASETS, load_dataset, load_label_space
+from sean_jax.data.dataset import label_map
 from sean_jax.data.pipeline import evaluation_examples
 from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.preparation.listing import find_pairs, list_examples
@@ -85,7 +85,7 @@ def test_toml_description(tmp_path):
         ("[[classes]]", "[[class]]", r"unknown key 'class'"),
     ],
 )
-def test_faults_of_a_description_name_line_and_remedy(tmp_path, old, new, message):
+def test_errors_of_a_description_name_line_and_remedy(tmp_path, old, new, message):
     text = GOOD.replace(old, new)
     assert text != GOOD
     with pytest.raises(UserError, match=message) as error:
@@ -159,7 +159,7 @@ def test_colour_labels_merge_and_ignore(tmp_path):
         ("photos/", "/photos/", r"line 6: images is '/photos/\*.png'; expected a path inside the folder"),
     ],
 )
-def test_faults_of_a_description_of_colours(tmp_path, old, new, message):
+def test_errors_of_a_description_of_colours(tmp_path, old, new, message):
     text = COLORS.replace(old, new)
     assert text != COLORS
     with pytest.raises(UserError, match=message):
@@ -202,10 +202,10 @@ def test_labels_may_lie_elsewhere(tmp_path):
     root = painted(tmp_path / "data")
     (root / "drawings").rename(tmp_path / "elsewhere")
     mine = load_dataset(write(tmp_path, COLORS.replace('"drawings', f'"{tmp_path}/elsewhere')))
-    (first, _), faults = find_pairs(mine, "train", root, True)
-    assert (first.label, faults) == (tmp_path / "elsewhere/0_L.png", [])
+    (first, _), problems = find_pairs(mine, "train", root, True)
+    assert (first.label, problems) == (tmp_path / "elsewhere/0_L.png", [])
     fixtures.save(fixtures.image(0, 4, 4), tmp_path / "elsewhere/7_L.png")
-    assert [fault.file for fault in find_pairs(mine, "train", root, True)[1]] == [f"{tmp_path}/elsewhere/7_L.png"]
+    assert [problem.file for problem in find_pairs(mine, "train", root, True)[1]] == [f"{tmp_path}/elsewhere/7_L.png"]
 
 
 def test_an_unlabelled_target_needs_no_classes(tmp_path):
@@ -256,9 +256,9 @@ def test_a_split_of_some_frames_in_the_order_of_names(tmp_path):
     split = '[splits.train]\nimages = "x/*.png"\nlabels = "y/*.png"\nframes = [1, 4]\n'
     classes = '[[classes]]\nname = "a"\nid = 1\n[[classes]]\nname = "b"\nid = 2\n'
     drive = load_dataset(write(tmp_path, f'name = "drive"\n{split}{classes}'))
-    examples, faults = find_pairs(drive, "train", tmp_path, True)
+    examples, problems = find_pairs(drive, "train", tmp_path, True)
     assert [example.name for example in examples] == ["x/1.png", "x/2.png", "x/3.png"]
-    assert not faults
+    assert not problems
     (tmp_path / "x/0.png").unlink()
     (tmp_path / "x/1.png").unlink()
     with pytest.raises(UserError, match=r"has 3 images x/\*.png; expected at least 4, since split train of drive"):

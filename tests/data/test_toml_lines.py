@@ -1,4 +1,4 @@
-"""Faults of a description are said with their lines, however its TOML is written."""
+"""Errors of a description name their lines, however its TOML is written."""
 
 import pytest
 
@@ -54,7 +54,7 @@ labels = "d/*.png"
         (DOTTED, 'name = """\nmine"""\n', "", r"mine.toml: name is None"),
     ],
 )
-def test_lines_of_faults_in_other_ways_to_write_toml(tmp_path, text, old, new, message):
+def test_lines_of_errors_in_other_ways_to_write_toml(tmp_path, text, old, new, message):
     assert text.replace(old, new) != text
     file = tmp_path / "mine.toml"
     file.write_text(text)

@@ -8,27 +8,16 @@ from collections import namedtuple
 import data_fixtures as fixtures
 import numpy as np
 import pytest
+from data_fixtures import assert_reported, errors_of, prepare_small
 
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.preparation import inspection
-from sean_jax.data.preparation.builder import prepare
-from sean_jax.data.preparation.listing import FaultsFoundError
+from sean_jax.data.preparation.listing import BadFilesError
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 from sean_jax.run import plan as setup
 
 SYNTHIA, GTA5, CITYSCAPES = (DATASETS[name] for name in ("synthia", "gta5", "cityscapes"))
-
-
-def prepare_small(dataset, root, data_dir, **settings):
-    settings = {"split": "train", "height": 16, "width": 30, "labels": "resized", "progress": False, **settings}
-    return prepare(dataset, source_dir=root, data_dir=data_dir, **settings)
-
-
-def faults_of(dataset, root, data_dir, **settings):
-    with pytest.raises(FaultsFoundError) as error:
-        prepare_small(dataset, root, data_dir, **settings)
-    return error.value
 
 
 def copy_labels(root, convert):
@@ -39,8 +28,8 @@ def copy_labels(root, convert):
 
 
 def break_many(root):
-    """One fault of each kind in ten GTA-5 pairs; returns the faulty files with what is wrong."""
-    faults = {
+    """One error of each kind in ten GTA-5 pairs; returns the bad files with what is wrong."""
+    errors = {
         "labels/00001.png": "its image does not exist",
         "images/00002.png": "its label",
         "images/00003.png": "truncated, damaged or not an image",
@@ -58,20 +47,14 @@ def break_many(root):
     fixtures.save(fixtures.label(1, *fixtures.GTA5_SIZES[0], (7, 40, 200)), root / "labels/00006.png")
     fixtures.save(np.zeros(fixtures.GTA5_SIZES[1][::-1], np.uint8), root / "labels/00007.png")
     fixtures.save(fixtures.image(1, *fixtures.GTA5_SIZES[2]), root / "labels/00008.png")
-    return {str(root / file): fault for file, fault in faults.items()}
+    return {str(root / file): error for file, error in errors.items()}
 
 
-def assert_faults(found, expected):
-    assert {fault["file"] for fault in found} == set(expected)
-    for fault in found:
-        assert expected[fault["file"]] in fault["fault"]
-
-
-def test_every_kind_of_fault_is_found_at_once(tmp_path):
+def test_every_kind_of_error_is_found_at_once(tmp_path):
     root = fixtures.gta5(tmp_path / "gta5", 10)
     expected = break_many(root)
-    error = faults_of(GTA5, root, tmp_path / "prepared")
-    assert_faults([{"file": fault.file, "fault": fault.fault} for fault in error.faults], expected)
+    error = errors_of(GTA5, root, tmp_path / "prepared")
+    assert_reported([problem.to_dict() for problem in error.problems], expected)
     assert error.facts["pairs"] == 2
     assert error.facts["label_encoding"] == "palette"
     assert error.facts["sizes"] == {"38x20": 1, "40x20": 1}
@@ -79,44 +62,44 @@ def test_every_kind_of_fault_is_found_at_once(tmp_path):
     assert not list((tmp_path / "prepared").glob("prepared_images/[!.]*"))
 
 
-def test_skip_bad_leaves_faulty_pairs_out_and_training_goes_by_it(tmp_path):
+def test_skip_bad_leaves_bad_pairs_out_and_training_goes_by_it(tmp_path):
     root = fixtures.gta5(tmp_path / "gta5", 10)
     expected = break_many(root)
     prepared = prepare_small(GTA5, root, tmp_path / "prepared", skip_bad=True)
     assert prepared.names == ["images/00009.png", "images/00010.png"]
     assert [prepared.read(i)["name"] for i in range(2)] == prepared.names
-    assert_faults(prepared.metadata["faults"], expected)
+    assert_reported(prepared.metadata["faults"], expected)
     assert prepared.metadata["pairs"] == 2
     # Said once, it holds for other sizes and for training, until a file changes.
     assert prepare_small(GTA5, root, tmp_path / "prepared") == prepared
     assert len(prepare_small(GTA5, root, tmp_path / "prepared", height=18)) == 2
     os.utime(root / "images/00009.png", ns=(1, 1))
-    assert len(faults_of(GTA5, root, tmp_path / "prepared").faults) == 8
+    assert len(errors_of(GTA5, root, tmp_path / "prepared").problems) == 8
 
 
 def test_skip_bad_with_nothing_left(tmp_path):
     root = fixtures.gta5(tmp_path / "gta5", 2)
     for path in root.glob("images/*"):
         path.write_bytes(b"no image")
-    assert len(faults_of(GTA5, root, tmp_path / "prepared", skip_bad=True).faults) == 2
+    assert len(errors_of(GTA5, root, tmp_path / "prepared", skip_bad=True).problems) == 2
 
 
 def test_unreadable_images_of_a_target(tmp_path):
     root = fixtures.cityscapes(tmp_path / "cityscapes", {"train": 4})
     bad = sorted(root.glob("leftImg8bit/*/*/*"))[1]
     bad.write_bytes(b"no image")
-    (fault,) = faults_of(CITYSCAPES, root, tmp_path / "prepared", labels="none").faults
-    assert fault.file == str(bad)
+    (problem,) = errors_of(CITYSCAPES, root, tmp_path / "prepared", labels="none").problems
+    assert problem.file == str(bad)
     assert len(prepare_small(CITYSCAPES, root, tmp_path / "prepared", labels="none", skip_bad=True)) == 3
 
 
 def test_labels_that_pillow_would_read_as_zeros_are_not_taken(tmp_path):
     """What converting SYNTHIA by Pillow leaves: 8-bit files of zeros."""
     root = copy_labels(fixtures.synthia(tmp_path / "synthia"), np.zeros_like)
-    faults = [fault.fault for fault in faults_of(SYNTHIA, root, tmp_path / "prepared").faults]
-    assert len(faults) == 4
-    assert faults.count("the label is one value everywhere") == 3
-    assert any("cannot tell" in fault for fault in faults)
+    messages = [problem.message for problem in errors_of(SYNTHIA, root, tmp_path / "prepared").problems]
+    assert len(messages) == 4
+    assert messages.count("the label is one value everywhere") == 3
+    assert any("fit several encodings" in message for message in messages)
 
 
 @pytest.mark.parametrize("name", ["ids", "train_ids"])
@@ -157,13 +140,13 @@ def ambiguous(tmp_path):
     return root
 
 
-def test_ambiguous_labels_are_refused_with_all_other_faults(tmp_path, ambiguous):
+def test_ambiguous_labels_are_refused_with_all_other_errors(tmp_path, ambiguous):
     (ambiguous / "RGB/0000001.png").write_bytes(b"no image")
-    error = faults_of(SYNTHIA, ambiguous, tmp_path / "prepared")
-    image, whole = sorted(error.faults, key=lambda fault: "RGB" not in fault.file)
+    error = errors_of(SYNTHIA, ambiguous, tmp_path / "prepared")
+    image, whole = sorted(error.problems, key=lambda problem: "RGB" not in problem.file)
     assert image.file.endswith("RGB/0000001.png")
-    assert "cannot tell what these labels hold" in whole.fault
-    assert "say which by `prepare --split=train --label_encoding=NAME`, one of red16, ids, train_ids" in whole.fault
+    assert "the values of these labels fit several encodings" in whole.message
+    assert "choose by `prepare --split=train --label_encoding=NAME`, one of red16, ids, train_ids" in whole.message
     assert (error.facts["label_encoding"], error.facts["pairs"], error.facts["pixels"]) == (None, 2, {})
 
 
@@ -172,7 +155,7 @@ def test_label_encoding_settles_it_for_training_too(tmp_path, ambiguous):
     given = {"source": "synthia", "source_dir": str(ambiguous), "target_dir": str(cityscapes), "height": 16}
     given |= {"width": 32, "data_dir": str(tmp_path / "prepared")}
     planned = setup.plan(given)
-    with pytest.raises(UserError, match="say which by `prepare --split=train --label_encoding=NAME`"):
+    with pytest.raises(UserError, match="choose by `prepare --split=train --label_encoding=NAME`"):
         setup.prepare_training(planned, reads_target=True, progress=False)
     pixels = {}
     for encoding in ("ids", "train_ids"):
@@ -185,7 +168,7 @@ def test_label_encoding_settles_it_for_training_too(tmp_path, ambiguous):
 
 
 def test_an_encoding_that_a_data_set_never_has(tmp_path):
-    with pytest.raises(UserError, match=r"labels of cityscapes are never that; expected ids, train_ids"):
+    with pytest.raises(UserError, match=r"labels of cityscapes are never have it; expected ids, train_ids"):
         prepare_small(CITYSCAPES, tmp_path, tmp_path / "prepared", label_encoding="red16")
 
 
@@ -240,7 +223,7 @@ def test_train_prepares_anew_what_is_stale(trained):
     third = directories()
     assert (third[0], third[1] != first[1], third[2]) == (second[0], True, first[2])
     next((target / "gtFine/val").glob("*/*")).write_bytes(b"no image")
-    with pytest.raises(FaultsFoundError, match="truncated, damaged or not an image"):
+    with pytest.raises(BadFilesError, match="truncated, damaged or not an image"):
         directories()
 
 

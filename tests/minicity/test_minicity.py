@@ -1,10 +1,13 @@
 """Minicity: what must be true of the drawn streets and of the files they are written to."""
 
 import errno
-import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from sean_jax.minicity.palettes import PALETTES
 from sean_jax.minicity.raster import Lens, rasterise
 
 GAME, CAMERA = minicity.LOOKS
+COLORS = {7: (128, 64, 128), 26: (0, 0, 142)}
 IGNORED = {Label.EGO, Label.STATIC, Label.RAIL_TRACK}
 SHARES = {  # of all pixels, bands around a street's
     Label.ROAD: (0.20, 0.42), Label.BUILDING: (0.12, 0.32), Label.VEGETATION: (0.06, 0.22), Label.SKY: (0.08, 0.25),
@@ -167,7 +171,7 @@ def test_no_scene_is_shared() -> None:
 
 def test_game_files_are_laid_out_as_gta5(tmp_path: Path) -> None:
     root = tmp_path / "game"
-    minicity.generate(GAME, root, height=37, width=53, splits={"train": 2, "test": 1})
+    minicity.generate(GAME, root, height=37, width=53, splits={"train": 2, "test": 1}, palette=COLORS)
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
     names = ("test/images/00001", "test/labels/00001", "train/images/00001", "train/images/00002")
     assert files == [f"{name}.png" for name in (*names, "train/labels/00001", "train/labels/00002")]
@@ -176,7 +180,8 @@ def test_game_files_are_laid_out_as_gta5(tmp_path: Path) -> None:
     assert stored.mode == "P"
     np.testing.assert_array_equal(np.asarray(stored), label)
     np.testing.assert_array_equal(np.asarray(Image.open(root / "train/images/00002.png")), image)
-    assert stored.getpalette()[3 * Label.ROAD : 3 * Label.ROAD + 3] == [128, 64, 128]  # type: ignore[index]
+    palette = np.array(stored.getpalette()).reshape(256, 3)
+    assert palette[[Label.ROAD, Label.CAR, Label.SKY]].tolist() == [[128, 64, 128], [0, 0, 142], [0, 0, 0]]
 
 
 def test_camera_files_are_laid_out_as_cityscapes(tmp_path: Path) -> None:
@@ -190,10 +195,10 @@ def test_camera_files_are_laid_out_as_cityscapes(tmp_path: Path) -> None:
 
 
 def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(folder: Path, plan: write.Plan, split: str, index: int) -> None:
-        if index == 2:
+    def fails(folder: Path, plan: write.Plan, palette: None, task: tuple[str, int]) -> None:
+        if task[1] == 2:
             raise OSError("disk full")
-        original(folder, plan, split, index)
+        original(folder, plan, palette, task)
 
     original = write.write_pair
     monkeypatch.setattr(write, "write_pair", fails)
@@ -205,11 +210,11 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_first_of_two_generations_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one draws, another finishes the same set: that one stays, and nothing else is left."""
 
-    def overtaken(folder: Path, plan: write.Plan, split: str, index: int) -> None:
+    def overtaken(folder: Path, plan: write.Plan, palette: None, task: tuple[str, int]) -> None:
         monkeypatch.setattr(write, "write_pair", original)
         minicity.generate(GAME, tmp_path / "game", height=16, width=16, splits={"train": 1})
         (tmp_path / "game" / "mark").touch()
-        original(folder, plan, split, index)
+        original(folder, plan, palette, task)
 
     original = write.write_pair
     monkeypatch.setattr(write, "write_pair", overtaken)
@@ -228,14 +233,39 @@ def test_another_set_is_not_taken_for_this_one(tmp_path: Path) -> None:
 
 
 def test_workers_draw_what_one_process_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
     for name, count in (("one", 1), ("two", 2)):
         monkeypatch.setattr(workers, "worth_starting", lambda _, count=count: count)
-        minicity.generate(GAME, tmp_path / name, height=16, width=16, splits={"train": 3})
+        minicity.generate(GAME, tmp_path / name, height=16, width=16, splits={"train": 9}, palette=COLORS)
     one, two = (
         {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in ("one", "two")
     )
     assert one == two
-    assert len(one) == 7
+    assert len(one) == 19
+    assert sys.modules["__main__"] is main
+
+
+def _python(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **kwargs)
+
+
+def test_workers_do_not_import_the_main_program(tmp_path: Path) -> None:
+    """It may import JAX, and a script without a guard would draw again in each worker."""
+    (tmp_path / "program.py").write_text(f"""
+import os
+from pathlib import Path
+from sean_jax import minicity
+from sean_jax.minicity import workers
+print("imported", flush=True)
+workers.worth_starting = lambda _: 2
+root = Path({str(tmp_path)!r}, str(os.getpid()))
+minicity.generate("minicity_game", root, height=16, width=16, splits={{"train": 9}})
+""")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    for arguments in (("-m", "program"), (str(tmp_path / "program.py"),)):
+        result = _python(*arguments, env={**os.environ, "PYTHONPATH": path})
+        assert (result.stdout, result.stderr, result.returncode) == ("imported\n", "", 0)
+    assert len(list(tmp_path.glob("*/train"))) == 2
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -252,14 +282,47 @@ try:
 except OSError as error:
     print(error.errno, error.strerror, error.filename)
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    result = _python("-c", script)
     assert result.stderr == ""
-    assert result.stdout == f"{errno.EFBIG} File too large {tmp_path / 'sets' if count > 1 else None}\n"
+    assert result.stdout == f"{errno.EFBIG} File too large {tmp_path / 'sets'}\n"
     assert list((tmp_path / "sets").iterdir()) == []
 
 
-def test_a_failing_worker_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / write.MANIFEST).write_text(json.dumps({"look": "minicity_game"}))
-    with pytest.raises(RuntimeError, match="failed"):
-        list(workers.run(tmp_path, [[("train", 0)], [("train", 1)]]))
-    assert "TypeError" in capfd.readouterr().err
+def _killed(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _broken(_: int) -> None:
+    raise TypeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "message"),
+    [(_killed, RuntimeError, "a process that draws minicity was killed"), (_broken, TypeError, "a bug")],
+)
+def test_a_failing_worker_is_reported(task: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        list(workers.run(task, range(20), 2))
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """A parent that is killed cannot stop them."""
+    script = f"""
+import multiprocessing, os, signal
+from pathlib import Path
+from sean_jax.minicity import generate, workers
+workers.worth_starting = lambda _: 2
+original = workers.run
+def run(*args):
+    for number, _ in enumerate(original(*args)):
+        if number == 8:
+            print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield
+workers.run = run
+generate("minicity_game", Path({str(tmp_path / "game")!r}), height=16, width=16, splits={{"train": 2000}})
+"""
+    result = _python("-c", script, timeout=60)  # it returns when the workers have closed their output
+    assert len(result.stdout.split()) == 2
+    assert not (tmp_path / "game").exists()

@@ -1,9 +1,9 @@
 """Faults of whole data sets, what is decided about them, and what training does with it."""
 
+import collections
 import json
 import os
 import shutil
-from collections import namedtuple
 
 import data_fixtures as fixtures
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from data_fixtures import assert_reported, errors_of, prepare_small
 
 from sean_jax.data.catalogue import DATASETS
-from sean_jax.data.preparation import inspection
+from sean_jax.data.preparation import checking, inspection, job
 from sean_jax.data.preparation.listing import BadFilesError
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
@@ -75,6 +75,37 @@ def test_skip_bad_leaves_bad_pairs_out_and_training_goes_by_it(tmp_path):
     assert len(prepare_small(GTA5, root, tmp_path / "prepared", height=18)) == 2
     os.utime(root / "images/00009.png", ns=(1, 1))
     assert len(errors_of(GTA5, root, tmp_path / "prepared").problems) == 8
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_each_pair_is_decoded_once_besides_the_sample(tmp_path, monkeypatch, skip_bad):
+    root, decoded = fixtures.gta5(tmp_path / "gta5", 40), collections.Counter()
+    read_image = checking.image_files.read_image
+
+    def counted(path):
+        decoded[path.name] += 1
+        return read_image(path)
+
+    monkeypatch.setattr(checking.image_files, "read_image", counted)
+    if skip_bad:
+        (root / "images/00003.png").write_bytes(b"no image")
+    prepared = prepare_small(GTA5, root, tmp_path / "prepared", skip_bad=skip_bad)
+    assert len(prepared) == 40 - skip_bad
+    assert len(decoded) == 40
+    assert decoded.total() == 40 + 16
+
+
+@pytest.mark.parametrize("bad", [(), (1, 2), (3,), (5, 6), (1, 2, 3, 4, 5)])
+def test_parts_are_full_whichever_pairs_are_left_out(tmp_path, monkeypatch, bad):
+    """Two examples a part: which is where one is sought, and a part without any cannot be written."""
+    monkeypatch.setattr(job, "PART_BYTES", 2 * 16 * 30 * 4)
+    root = fixtures.gta5(tmp_path / "gta5", 6)
+    for number in bad:
+        (root / f"images/{number:05}.png").write_bytes(b"no image")
+    prepared = prepare_small(GTA5, root, tmp_path / "prepared", skip_bad=True)
+    assert prepared.names == [f"images/{number:05}.png" for number in range(1, 7) if number not in bad]
+    assert [prepared.read(i)["name"] for i in range(len(prepared))] == prepared.names
+    assert len(list(prepared.directory.glob("*.array_record*"))) == -(-(6 - len(bad)) // 2)
 
 
 def test_skip_bad_with_nothing_left(tmp_path):
@@ -168,7 +199,7 @@ def test_label_encoding_settles_it_for_training_too(tmp_path, ambiguous):
 
 
 def test_an_encoding_that_a_data_set_never_has(tmp_path):
-    with pytest.raises(UserError, match=r"labels of cityscapes are never have it; expected ids, train_ids"):
+    with pytest.raises(UserError, match=r"labels of cityscapes never have it; expected ids, train_ids"):
         prepare_small(CITYSCAPES, tmp_path, tmp_path / "prepared", label_encoding="red16")
 
 
@@ -177,7 +208,7 @@ def test_an_encoding_that_a_data_set_never_has(tmp_path):
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):
     root = fixtures.gta5(tmp_path / "gta5")
-    usage = namedtuple("usage", "total used free")
+    usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(inspection.shutil, "disk_usage", lambda _: usage(10**4, 0, 5000))
     with pytest.raises(UserError, match=r"preparing 5 images needs about 0.1 MB in .*; choose another --data_dir"):
         prepare_small(GTA5, root, tmp_path / "prepared")

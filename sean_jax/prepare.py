@@ -78,7 +78,7 @@ def _listed(faults: list[dict[str, str]]) -> str:
 def _summary(prepared: PreparedSet) -> str:
     metadata = prepared.metadata
     faults = metadata["faults"]
-    size = sum(file.stat().st_size for file in prepared.directory.iterdir())
+    size = sum(file.stat().st_size for file in prepared.directory.iterdir() if file.is_file())
     what = "images" if prepared.labels == "none" else "pairs"
     lines = [
         f"{metadata['dataset']} {metadata['split']}: {len(prepared)} {what}, "

@@ -42,7 +42,7 @@ def read_dataset(path: str) -> Dataset:
         file.fail(f"label_format is {label_format!r}; expected one of {', '.join(_LABEL_FORMATS)}", "label_format")
     wrong, right = ("ids", "colors") if label_format == "rgb" else ("colors", "ids")
     if f"ignored_{wrong}" in file.data:
-        message = f"ignored_{wrong} means nothing to label_format {label_format!r}; give ignored_{right}"
+        message = f"ignored_{wrong} has no meaning with label_format {label_format!r}; give ignored_{right}"
         file.fail(message, f"ignored_{wrong}")
     splits = _splits(file)
     labelled = [split for split in splits if splits[split].labels]
@@ -145,7 +145,7 @@ def _label_space(file: TomlFile) -> LabelSpace:
         for key, texts in (("name", [class_name]), ("includes", merges)):
             for text in texts:
                 if text in known:
-                    file.fail(f"class {text!r} stands here for the second time; name each once", "classes", i, key)
+                    file.fail(f"class {text!r} appears for the second time; name each once", "classes", i, key)
                 known.add(text)
         names.append(class_name)
         palette.append(_color(file, table, i))
@@ -196,13 +196,13 @@ def _label_colors(file: TomlFile) -> list[tuple[Color, int]]:
         key = "colors" if "colors" in table else "color"
         for wrong in ("id", "ids"):
             if wrong in table:
-                file.fail(f"{wrong} means nothing to label_format 'rgb'; give colors", "classes", i, wrong)
+                file.fail(f"{wrong} has no meaning with label_format 'rgb'; give colors", "classes", i, wrong)
         colors = _colors(file, table, i)
         if not colors:
             file.fail(f"class {table['name']!r} needs color or colors, as label_format is 'rgb'", "classes", i)
         for color in colors:
             if color in found:
-                file.fail(f"colour {list(color)} stands here for the second time", "classes", i, key)
+                file.fail(f"colour {list(color)} appears for the second time", "classes", i, key)
             found[color] = i
     return list(found.items())
 
@@ -227,6 +227,6 @@ def _ids(file: TomlFile) -> tuple[dict[int, str], tuple[int, ...]]:
         for label_id in ids:
             if label_id in label_ids or label_id in ignored:
                 other = f"class {label_ids[label_id]!r}" if label_id in label_ids else "ignored_ids"
-                file.fail(f"id {label_id} stands in {other} and in class {table['name']!r}", "classes", i, key)
+                file.fail(f"id {label_id} is in {other} and in class {table['name']!r}", "classes", i, key)
             label_ids[label_id] = table["name"]
     return label_ids, tuple(ignored)

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from sean_jax.errors import UserError
 
 Keys = tuple[str | int, ...]
-# Whatever may hold a line break, bracket or "#" that means nothing: strings of several lines, strings, comments. Then
-# the characters that mean something. What lies between the tokens is of no interest.
+# Multi-line strings, strings and comments, in which line breaks, brackets and "#" mean nothing; then
+# the characters that do have a meaning. The text between the tokens is not needed.
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:\\.|[^"\\])*"' r"|'[^']*'" r"|#[^\n]*" r"|[\[\]{}\n]",
     re.DOTALL,

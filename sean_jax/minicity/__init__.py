@@ -1,4 +1,4 @@
-"""Minicity: street scenes drawn by this project, with exact labels, in two looks of one world.
+"""Minicity: synthetic street scenes with exact labels, in two looks of one world.
 
 >>> image, label = draw("minicity_camera", seed=1, height=128, width=256)
 

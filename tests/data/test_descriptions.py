@@ -60,9 +60,9 @@ def test_toml_description(tmp_path):
         ('name = "mine"', 'name = "My set"', r"mine.toml, line 2: name is 'My set'; expected lower-case"),
         ("ignored_ids = [9]", "ignored_ids = [9", r"mine.toml is not valid TOML: .*line 4"),
         ("ignored_ids", "ignore_ids", r"line 3: unknown key 'ignore_ids'; expected one of .*ignored_ids"),
-        ("[9]", "[5]", r"line 14: id 5 stands in ignored_ids and in class 'tree'"),
+        ("[9]", "[5]", r"line 14: id 5 is in ignored_ids and in class 'tree'"),
         ("[9]", "[300]", r"line 3: ignored_ids is \[300\]; expected a list of ids, each 0 to 255"),
-        ("id = 5", "id = 4", r"line 14: id 4 stands in class 'car' and in class 'tree'"),
+        ("id = 5", "id = 4", r"line 14: id 4 is in class 'car' and in class 'tree'"),
         ("id = 5\n", "", r"line 12: class 'tree' needs either id = NUMBER or ids"),
         ("[1, 2, 3]", "[1, 2]", r"line 15: color is \[1, 2\]; expected \[red, green, blue\]"),
         ("b/*/?.png", "b/*.png", r"line 6: images has the wildcards \['\*', '\?'\] and labels \['\*'\]"),
@@ -81,7 +81,7 @@ def test_toml_description(tmp_path):
             'label_format = "bgr"\nignored_ids',
             r"line 3: label_format is 'bgr'; expected one of ids, red16, rgb",
         ),
-        ('name = "tree"', 'name = "car"', r"line 13: class 'car' stands here for the second time"),
+        ('name = "tree"', 'name = "car"', r"line 13: class 'car' appears for the second time"),
         ("[[classes]]", "[[class]]", r"unknown key 'class'"),
     ],
 )
@@ -149,9 +149,9 @@ def test_colour_labels_merge_and_ignore(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("color = [40, 50, 60]", "color = [10, 20, 30]", r"line 18: colour \[10, 20, 30\] stands here for the second"),
-        ("color = [40, 50, 60]", "color = [9, 9, 9]", r"line 18: colour \[9, 9, 9\] stands here for the second time"),
-        ("color = [40, 50, 60]", "id = 3", r"line 18: id means nothing to label_format 'rgb'"),
+        ("color = [40, 50, 60]", "color = [10, 20, 30]", r"line 18: colour \[10, 20, 30\] appears for the second"),
+        ("color = [40, 50, 60]", "color = [9, 9, 9]", r"line 18: colour \[9, 9, 9\] appears for the second time"),
+        ("color = [40, 50, 60]", "id = 3", r"line 18: id has no meaning with label_format 'rgb'"),
         ("color = [40, 50, 60]", "", r"line 16: class 'sky' needs color or colors"),
         ("[[10, 20, 30], [11, 20, 30]]", "[[10, 20]]", r"line 15: colors is \[\[10, 20\]\]; expected \[red, green"),
         ("[9, 9, 9]", "9", r"line 4: ignored_colors is .*; expected \[red, green, blue\]"),
@@ -182,10 +182,13 @@ def test_colour_labels_may_have_a_palette(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (COLORS.replace("ignored_colors", "ignored_ids = [0]\n#"), "line 4: ignored_ids means nothing to label_format"),
+        (
+            COLORS.replace("ignored_colors", "ignored_ids = [0]\n#"),
+            "line 4: ignored_ids has no meaning with",
+        ),
         (
             GOOD.replace("ignored_ids", "ignored_colors = [[0, 0, 0]]\n#"),
-            "line 3: ignored_colors means .*give ignored_",
+            "line 3: ignored_colors has .*give ignored_",
         ),
     ],
 )

@@ -41,7 +41,7 @@ labels = "d/*.png"
     [
         (INLINE, "b/*.png", "b", "line 2: images has the wildcards"),
         (INLINE, "labels", "label", "line 2: unknown key 'label'"),
-        (INLINE, "id = 5", "id = 4", "line 3: id 4 stands in class 'car'"),
+        (INLINE, "id = 5", "id = 4", "line 3: id 4 is in class 'car'"),
         (INLINE, ", id = 5", "", "line 3: class 'tree' needs either id"),
         (IN_SPLITS, "b/*.png", "../*.png", "line 3: labels is"),
         (IN_SPLITS, "'ids' = [3, 4]", "'ids' = [\n[3],\n4]", "line 6: ids is"),
@@ -52,7 +52,7 @@ labels = "d/*.png"
         (DOTTED, "b/*.png", "b", "line 5: images has the wildcards"),
         (DOTTED, "d/*.png", "d", "line 8: images has the wildcards"),
         (DOTTED, 'images = "c/*.png"\n', "", "line 6: expected images"),
-        (DOTTED, "id = 5", "id = 4", "line 1: id 4 stands in class 'car'"),
+        (DOTTED, "id = 5", "id = 4", "line 1: id 4 is in class 'car'"),
         (DOTTED, "mine", "Mine", "line 2: name is 'Mine'"),
         (DOTTED, 'name = """\nmine"""\n', "", r"mine.toml: name is None"),
     ],

@@ -1,4 +1,4 @@
-"""Which files belong together: a split's images, each with its label, in an order that never changes."""
+"""Lists a split's images, each with its label, in a fixed order."""
 
 import dataclasses
 import os

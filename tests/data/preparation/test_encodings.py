@@ -30,7 +30,7 @@ def outcome(reader, value):
 def test_every_value_maps_as_published_or_is_an_error(name, encoding):
     dataset = DATASETS[name]
     reader = LabelReader(dataset, encoding)
-    published = label_map(dataset, LABEL_SPACES["19"])  # test_datasets holds it against the tables written out
+    published = label_map(dataset, LABEL_SPACES["19"])  # test_catalogue checks it against the published tables
     for value in range(1 << 16 if encoding == "red16" else 256):
         if encoding == "train_ids":
             expected = value if value in TRAIN_IDS else "error"

@@ -13,6 +13,7 @@ from absl import flags
 from PIL import Image
 from tqdm import tqdm
 
+from sean_jax import atomic
 from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache, huge_pages
 from sean_jax.data import image_files as labels
@@ -172,13 +173,8 @@ def _label_id_table(classes: tuple[str, ...]) -> np.ndarray:
 
 
 def _save(picture: Image.Image, path: pathlib.Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with atomic.replacing(path) as temporary:
         picture.save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -1,39 +1,39 @@
 """Checks a data set and builds it for training: ``python -m sean_jax.prepare --dataset=gta5 --source_dir=FOLDER``.
 
-All files are looked at; those that cannot be used are listed together, and nothing is kept unless all can, or
-``--skip_bad`` leaves out those that cannot. Labels of the known data sets may be as published or in copies of another
-encoding; which is found out, or said by ``--label_encoding``. What the two flags say holds for ``train`` and
-``evaluate`` too, until a file changes.
+It checks all files and lists those that cannot be used. Nothing is kept if there are any, unless ``--skip_bad`` leaves
+them out. Labels of the built-in data sets may be the published ones or copies in another encoding, which is detected,
+or given by ``--label_encoding``. ``train`` and ``evaluate`` follow these two flags too, until a file changes.
 
 The report (``--report=report.json``) is one object: ``dataset``, ``split``, ``labels``, ``label_encoding`` (what the
-label files hold; null if unknown), ``pairs`` (without fault), ``sizes`` (width x height → images), ``pixels`` (class →
+label files hold; null if unknown), ``pairs`` (the good ones), ``sizes`` (width x height → images), ``pixels`` (class →
 pixels at the labels' own size, and ``ignored``), ``faults`` (a list of ``{"file", "fault"}``, those that were left out
 included) and ``prepared`` (the folder; null if nothing was prepared).
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from sean_jax import atomic
 from sean_jax.cli import command as cli
-from sean_jax.data.catalogue import DATASETS, LABEL_ENCODINGS, load_dataset
+from sean_jax.data.catalogue import DATASETS, load_dataset
+from sean_jax.data.dataset import LABEL_ENCODINGS
 from sean_jax.data.folders import default_data_dir, resolve_source_dir
 from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.preparation.job import LABEL_MODES
-from sean_jax.data.preparation.listing import FaultsFoundError
+from sean_jax.data.preparation.listing import BadFilesError
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 
-# Faults named on the terminal.
+# Errors printed on the terminal.
 _SHOWN = 20
 _FACTS = ("label_encoding", "pairs", "sizes", "pixels")
 
 
 def main() -> None:
-    """Prepares what the flags ask for, writes the report, and fails if any file is at fault and not left out."""
+    """Prepares what the flags ask for, writes the report, and fails if any file is bad and not left out."""
     args = flags.FLAGS
     if args.report and not (folder := Path(args.report).expanduser().parent).is_dir():
         raise UserError(f"--report={args.report}: the folder {folder} does not exist; create it first")
@@ -54,8 +54,8 @@ def main() -> None:
             label_encoding="ids" if args.label_encoding == "palette" else args.label_encoding,
             skip_bad=args.skip_bad,
         )
-    except FaultsFoundError as error:
-        faults = [{"file": fault.file, "fault": fault.fault} for fault in error.faults]
+    except BadFilesError as error:
+        faults = [problem.to_dict() for problem in error.problems]
         facts = {name: error.facts[name] for name in _FACTS}
         _write_report(args.report, {**report, **facts, "faults": faults, "prepared": None})
         raise UserError(f"{_number(faults)}, nothing was prepared: {_listed(faults)}") from None
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _number(faults: list[dict[str, str]]) -> str:
-    return "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return "1 error" if len(faults) == 1 else f"{len(faults)} errors"
 
 
 def _listed(faults: list[dict[str, str]]) -> str:
@@ -78,13 +78,13 @@ def _listed(faults: list[dict[str, str]]) -> str:
 def _summary(prepared: PreparedSet) -> str:
     metadata = prepared.metadata
     faults = metadata["faults"]
-    size = sum(file.stat().st_size for file in prepared.directory.iterdir())
+    size = sum(file.stat().st_size for file in prepared.directory.iterdir() if file.is_file())
     what = "images" if prepared.labels == "none" else "pairs"
     lines = [
         f"{metadata['dataset']} {metadata['split']}: {len(prepared)} {what}, "
-        + (f"{_number(faults)} left out" if faults else "no faults"),
+        + (f"left out: {len(faults)}" if faults else "no errors"),
         *(f"  left out: {fault['file']}: {fault['fault']}" for fault in faults),
-        f"  as they come: {', '.join(f'{count} of {size}' for size, count in metadata['sizes'].items())}",
+        f"  original sizes: {', '.join(f'{count} of {size}' for size, count in metadata['sizes'].items())}",
         f"  prepared at {prepared.width}x{prepared.height}, labels {prepared.labels}: {size / 1e6:.1f} MB in "
         f"{prepared.directory}",
     ]
@@ -97,16 +97,11 @@ def _summary(prepared: PreparedSet) -> str:
 
 
 def _write_report(path: str | None, report: dict[str, Any]) -> None:
-    """Writes the file whole or not at all."""
     if path is None:
         return
-    file = Path(path).expanduser()
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        partial.replace(file)
+        atomic.write(Path(path).expanduser(), json.dumps(report, indent=2) + "\n")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f"cannot write --report={path}: {error.strerror}; choose another file") from None
 
 
@@ -128,11 +123,11 @@ def _define_flags() -> None:
         "label_encoding",
         None,
         ("palette", *LABEL_ENCODINGS),
-        "What the label files hold, where they do not show it themselves: "
+        "The encoding of the label files, where it cannot be detected: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in LABEL_ENCODINGS.items())
-        + "; palette: the same as ids. What is said is not doubted: odd histograms are no faults then.",
+        + "; palette: the same as ids. Setting this disables the label plausibility checks.",
     )
-    flags.DEFINE_bool("skip_bad", None, "Leave faulty pairs out, and list them, instead of refusing the whole set.")
+    flags.DEFINE_bool("skip_bad", None, "Leave bad pairs out and list them, instead of refusing the whole set.")
     flags.DEFINE_string("report", None, "Where to write the report, a JSON file.")
 
 

@@ -5,6 +5,7 @@ import pathlib
 
 from absl import flags
 
+from sean_jax import atomic
 from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
 
@@ -19,13 +20,12 @@ def main() -> None:
     if OUT.value and not out.parent.is_dir():
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of fonts that it looks for once
-    from sean_jax.atomic import write_whole
     from sean_jax.reporting.page import findings, render
     from sean_jax.reporting.rundata import load_runs
 
     runs = load_runs(WORKDIR.value)
     content = render(runs).encode(errors="replace")
-    write_whole(out, content)
+    atomic.write(out, content)
     found = findings(runs)
     for run, text in found:
         print(f"{run}: {text}" if run and len(runs) > 1 else text)

@@ -5,10 +5,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from sean_jax.data.catalogue import DATASETS, label_map
+from sean_jax.data.catalogue import DATASETS
+from sean_jax.data.dataset import label_map
 from sean_jax.data.label_spaces import CITYSCAPES_COLORS, LABEL_SPACES
+from sean_jax.data.preparation.builder import prepare
+from sean_jax.data.preparation.listing import BadFilesError
 
 SHARED = Path(__file__).parents[2] / "shared"
 # Width × height of each GTA-5 frame; the real ones differ among themselves too.
@@ -105,6 +109,26 @@ def save_16_bit(array: np.ndarray, path: Path) -> None:
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def prepare_small(dataset, root, data_dir, **settings):
+    """Prepares a train split at 30 × 16 with resized labels."""
+    settings = {"split": "train", "height": 16, "width": 30, "labels": "resized", "progress": False, **settings}
+    return prepare(dataset, source_dir=root, data_dir=data_dir, **settings)
+
+
+def errors_of(dataset, root, data_dir, **settings):
+    """The BadFilesError that preparing raises."""
+    with pytest.raises(BadFilesError) as error:
+        prepare_small(dataset, root, data_dir, **settings)
+    return error.value
+
+
+def assert_reported(found, expected):
+    """That a report's errors are those expected: file → part of the message."""
+    assert {entry["file"] for entry in found} == set(expected)
+    for entry in found:
+        assert expected[entry["file"]] in entry["fault"]
 
 
 # Put before a script, it makes Python find no TensorFlow, as where it is not installed.

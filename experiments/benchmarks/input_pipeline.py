@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sean_jax.data.catalogue import DATASETS, label_map
+from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.concurrency import cpu_count
+from sean_jax.data.dataset import label_map
 from sean_jax.data.folders import resolve_source_dir
 from sean_jax.data.pipeline import LOADERS, evaluation_examples, training_batches
 from sean_jax.data.preparation.builder import prepare

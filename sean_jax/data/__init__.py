@@ -1,4 +1,4 @@
-"""Data sets: what they hold (classes, datasets), how they are prepared (builder) and read (pipeline).
+"""Data sets: descriptions (``dataset``, ``catalogue``), preparation, and input pipelines (``pipeline``).
 
 TensorFlow is imported in this package only, and only by the tf.data engine (``tf_engine``).
 """

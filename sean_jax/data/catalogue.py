@@ -1,90 +1,13 @@
-"""What a data set is: where its images and labels lie, what its label ids mean, what it is scored on.
+"""The built-in data sets, and data sets and label spaces by name or TOML file.
 
-A built-in data set is one descriptor in :data:`DATASETS`; anybody's own is a TOML file with the same facts
-(:mod:`sean_jax.data.descriptions`). Nothing here opens an image.
+A built-in data set is one descriptor in :data:`DATASETS`; a user's own is a TOML file with the same facts
+(:mod:`sean_jax.data.descriptions`). No image is opened here.
 """
 
-import dataclasses
-
-import numpy as np
-
-from sean_jax.data.label_spaces import (
-    CITYSCAPES_CLASSES,
-    CITYSCAPES_COLORS,
-    IGNORE_LABEL,
-    LABEL_SPACES,
-    Color,
-    LabelSpace,
-)
+from sean_jax.data import descriptions
+from sean_jax.data.dataset import Dataset, Split
+from sean_jax.data.label_spaces import CITYSCAPES_CLASSES, CITYSCAPES_COLORS, LABEL_SPACES, NOT_IN_16, Color, LabelSpace
 from sean_jax.errors import UserError
-
-# How label files hold their classes.
-LABEL_ENCODINGS = {
-    "ids": "one channel (grey or palette) whose values are the data set's own ids",
-    "train_ids": "one channel whose values are Cityscapes' trainIds: 0-18, and 255 for ignored pixels",
-    "rgb": "8-bit RGB or a palette of colours, one for each class",
-    "red16": "16-bit RGB PNG with the id in the red channel, as SYNTHIA's",
-}
-# Cityscapes' trainIds 0-18 in order; a copy of a data set that holds them means these classes, 255 none.
-TRAIN_IDS: dict[int, str] = dict(enumerate(CITYSCAPES_CLASSES))
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Where a split's files lie, as patterns relative to the data set's folder.
-
-    ``*`` and ``?`` stand for text within a file or folder name. The label of an image is the file whose path
-    results from putting what the image pattern's wildcards stand for into the label pattern's, in order.
-
-    Attributes:
-      images: pattern of the images.
-      labels: pattern of the labels, with as many wildcards; None for a split without labels. May be absolute.
-      train_id_labels: pattern of labels that hold trainIds, taken where not one file of ``labels`` is there.
-      frames: of the images found, in the order of their names, those from the first number (counted from 0) up to
-        but not including the second; None for all.
-    """
-
-    images: str
-    labels: str | None = None
-    train_id_labels: str | None = None
-    frames: tuple[int, int] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A data set's description.
-
-    Attributes:
-      name: lower-case letters, digits and underscores.
-      splits: its splits by name.
-      label_ids: raw label id (0-255) → class name, for ids that mean a class; several ids may mean one.
-      ignored_ids: raw ids that may occur and count for nothing. Any other id is a fault of the file.
-      label_encodings: what its label files and common copies of them hold: keys of :data:`LABEL_ENCODINGS`, as
-        published first. With more than one, preparation finds out which.
-      label_space: the space its labels are used in unless another one is asked for.
-      evaluation_split: the labelled split that scores are computed on by default; None: no split has labels.
-      selection_split: the labelled split on which checkpoints may be chosen ("oracle selection"); None: none.
-      label_colors: colour → raw id, for labels of encoding ``rgb``.
-      generated: whether it is a look of the embedded data set, drawn on first use, and not files somebody has.
-    """
-
-    name: str
-    splits: dict[str, Split]
-    label_ids: dict[int, str]
-    ignored_ids: tuple[int, ...]
-    label_encodings: tuple[str, ...]
-    label_space: LabelSpace
-    evaluation_split: str | None
-    selection_split: str | None = None
-    label_colors: tuple[tuple[Color, int], ...] = ()
-    generated: bool = False
-
-    def split(self, name: str) -> Split:
-        """The split of that name; a UserError lists the valid ones."""
-        if name not in self.splits:
-            raise UserError(f"data set {self.name} has no split {name!r}; expected one of {', '.join(self.splits)}")
-        return self.splits[name]
-
 
 # Cityscapes' labelIds of the 19 classes, in the order of their trainIds; the others are valid and ignored, and so
 # is -1 (licence plates), which an 8-bit file holds as 255. GTA-5 uses the same ids and, it is said, 34.
@@ -140,6 +63,7 @@ _BUILT_IN = (
         ignored_ids=_SYNTHIA_IGNORED,
         label_encodings=("red16", "ids", "train_ids"),
         label_space=LABEL_SPACES["16"],
+        absent_classes=NOT_IN_16,
         evaluation_split="train",
     ),
     _like_cityscapes(
@@ -175,13 +99,11 @@ def load_dataset(name_or_toml: str) -> Dataset:
     """A built-in data set by name, or the one a TOML file describes.
 
     Raises:
-      UserError: no such data set, or a fault of the file.
+      UserError: no such data set, or an error in the file.
     """
     if name_or_toml in DATASETS:
         return DATASETS[name_or_toml]
     if name_or_toml.endswith(".toml"):
-        from sean_jax.data import descriptions  # not at the top: it builds on this module
-
         return descriptions.read_dataset(name_or_toml)
     raise UserError(
         f"no data set is called {name_or_toml!r}; expected one of {', '.join(DATASETS)} or a .toml file that describes "
@@ -189,28 +111,16 @@ def load_dataset(name_or_toml: str) -> Dataset:
     )
 
 
-def label_map(dataset: Dataset, space: LabelSpace, *, complete: bool = True) -> np.ndarray:
-    """The table that turns a data set's raw label ids into class indices of a label space.
-
-    Args:
-      dataset: where the ids come from.
-      space: the classes wanted; a class of the data set goes to the class of that name or that includes it.
-      complete: whether every class of the space must come from the data set.
-
-    Returns:
-      uint8 [256]: raw id → class index, or IGNORE_LABEL for ids that mean no class of the space.
+def load_label_space(name_or_toml: str) -> LabelSpace:
+    """A built-in label space by name, or the one a TOML file defines (a data set's own classes included).
 
     Raises:
-      UserError: ``complete``, and the data set has nothing for some class of the space; it names them.
+      UserError: no such space, or an error in the file.
     """
-    table = np.full(256, IGNORE_LABEL, np.uint8)
-    for label_id, class_name in dataset.label_ids.items():
-        table[label_id] = space.index_of(class_name)
-    supplied = set(table.tolist())
-    missing = [name for index, name in enumerate(space.classes) if index not in supplied]
-    if complete and missing:
-        raise UserError(
-            f"data set {dataset.name} has no {', '.join(missing)}, which label space {space.name} asks for; "
-            "choose other --classes or merge classes in a TOML file"
-        )
-    return table
+    if name_or_toml in LABEL_SPACES:
+        return LABEL_SPACES[name_or_toml]
+    if name_or_toml.endswith(".toml"):
+        return descriptions.read_label_space(name_or_toml)
+    raise UserError(
+        f"no label space is called {name_or_toml!r}; expected one of {', '.join(LABEL_SPACES)} or a .toml file"
+    )

@@ -1,4 +1,4 @@
-"""Threads that keep the order, and locks between processes."""
+"""An ordered map on threads, and locks between processes."""
 
 import collections
 import contextlib
@@ -19,7 +19,7 @@ def cpu_count() -> int:
 
 
 def ordered_map(function: Callable[[_In], _Out], items: Iterable[_In], workers: int) -> Iterator[_Out]:
-    """``map`` on threads, in order, with at most two items a worker under way or waiting to be taken."""
+    """``map`` on threads, in order, with at most two items per worker in flight."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: collections.deque[Future[_Out]] = collections.deque()
         try:
@@ -36,10 +36,10 @@ def ordered_map(function: Callable[[_In], _Out], items: Iterable[_In], workers: 
 
 @contextlib.contextmanager
 def lock(file: Path) -> Iterator[None]:
-    """Lets one process at a time in; the system opens the lock when a process is killed. The file stays."""
+    """Lets one process in at a time; the system releases the lock of a process that is killed. The file stays."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as stream:
-        # A file system without locks is no reason to refuse: two processes then at worst do the work twice.
+        # On a file system without locks, two processes at worst do the work twice.
         with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,18 +1,16 @@
 """TOML files that describe a data set or a label space, checked key by key.
 
-``experiments/datasets/camvid_day.toml`` explains the keys, ``camvid_colors.toml`` those for labels of colours. Every
-fault is one line that names the file, the line where it can be told, what was got and what was expected.
+``experiments/datasets/camvid_day.toml`` explains the keys, ``camvid_colors.toml`` those for colour labels. Every
+error message is one line that names the file, the line in it, what was got and what was expected.
 """
 
 import re
-import tomllib
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from sean_jax.data.catalogue import Dataset, Split
+from sean_jax.data.dataset import Dataset, Split
 from sean_jax.data.label_spaces import IGNORE_LABEL, LABEL_SPACES, Color, LabelSpace, default_color
-from sean_jax.data.preparation.listing import wildcards
-from sean_jax.errors import UserError
+from sean_jax.data.patterns import wildcards
+from sean_jax.data.toml_file import TomlFile
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DATASET_KEYS = (
@@ -25,61 +23,16 @@ _LABEL_FORMATS = ("ids", "red16", "rgb")
 _SPLIT_KEYS = ("images", "labels", "frames")
 
 
-class _File:
-    """A parsed TOML file that can say where in it something is wrong."""
-
-    def __init__(self, path: str):
-        self.path = Path(path).expanduser()
-        try:
-            self.text = self.path.read_text(encoding="utf-8-sig")  # some editors write a mark first
-            self.data: dict[str, Any] = tomllib.loads(self.text)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}; expected a TOML file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid TOML: {error}") from None
-
-    def fail(self, message: str, *keys: str | int) -> NoReturn:
-        """Raises a UserError; ``keys`` lead to what is wrong, as in ``data[keys[0]][keys[1]]``, or to what lacks it."""
-        line = self._line(keys)
-        raise UserError(f"{self.path}, line {line}: {message}" if line else f"{self.path}: {message}")
-
-    def _line(self, keys: tuple[str | int, ...]) -> int | None:
-        """The line on which the statement begins that gives ``keys`` a value, or else the table that should hold it.
-
-        What the file's first lines mean by themselves is what tells: TOML can be written in too many ways to be
-        searched for a key.
-        """
-        if not keys:
-            return None
-        lines = self.text.split("\n")
-        begin = 0
-        for end in range(1, len(lines) + 1):
-            try:
-                data: Any = tomllib.loads("\n".join(lines[:end]))
-                begin, statement = end, begin
-                for key in keys:
-                    data = data[key]
-            except (tomllib.TOMLDecodeError, LookupError, TypeError):  # within a statement, or not there yet
-                continue
-            return statement + 1
-        return self._line(keys[:-1])
-
-    def known_keys(self, table: dict[str, Any], known: tuple[str, ...], *keys: str | int) -> None:
-        for key in table:
-            if key not in known:
-                self.fail(f"unknown key {key!r}; expected one of {', '.join(known)}", *keys, key)
-
-
 def read_label_space(path: str) -> LabelSpace:
     """The label space a TOML file defines with ``name`` and ``[[classes]]``; a data set's file will do."""
-    file = _File(path)
+    file = TomlFile(path)
     file.known_keys(file.data, _DATASET_KEYS)
     return _label_space(file)
 
 
 def read_dataset(path: str) -> Dataset:
     """The data set a TOML file describes."""
-    file = _File(path)
+    file = TomlFile(path)
     file.known_keys(file.data, _DATASET_KEYS)
     name = file.data.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -89,7 +42,7 @@ def read_dataset(path: str) -> Dataset:
         file.fail(f"label_format is {label_format!r}; expected one of {', '.join(_LABEL_FORMATS)}", "label_format")
     wrong, right = ("ids", "colors") if label_format == "rgb" else ("colors", "ids")
     if f"ignored_{wrong}" in file.data:
-        message = f"ignored_{wrong} means nothing to label_format {label_format!r}; give ignored_{right}"
+        message = f"ignored_{wrong} has no meaning with label_format {label_format!r}; give ignored_{right}"
         file.fail(message, f"ignored_{wrong}")
     splits = _splits(file)
     labelled = [split for split in splits if splits[split].labels]
@@ -123,14 +76,14 @@ def _default_evaluation_split(labelled: list[str]) -> str | None:
     return None
 
 
-def _labelled_split(file: _File, key: str, labelled: list[str], default: str | None) -> str | None:
+def _labelled_split(file: TomlFile, key: str, labelled: list[str], default: str | None) -> str | None:
     split = file.data.get(key, default)
     if split is not None and split not in labelled:
         file.fail(f"{key} is {split!r}; expected a split with labels ({', '.join(labelled) or 'there is none'})", key)
     return split
 
 
-def _splits(file: _File) -> dict[str, Split]:
+def _splits(file: TomlFile) -> dict[str, Split]:
     tables = file.data.get("splits")
     if not isinstance(tables, dict) or not tables:
         file.fail("no splits; expected at least one table such as [splits.train] with images and labels", "splits")
@@ -166,7 +119,7 @@ def _splits(file: _File) -> dict[str, Split]:
     return splits
 
 
-def _frames(file: _File, table: dict[str, Any], split: str) -> tuple[int, int] | None:
+def _frames(file: TomlFile, table: dict[str, Any], split: str) -> tuple[int, int] | None:
     frames = table.get("frames")
     if frames is None:
         return None
@@ -176,7 +129,7 @@ def _frames(file: _File, table: dict[str, Any], split: str) -> tuple[int, int] |
     return frames[0], frames[1]
 
 
-def _label_space(file: _File) -> LabelSpace:
+def _label_space(file: TomlFile) -> LabelSpace:
     name = file.data.get("label_space", file.data.get("name"))
     if not isinstance(name, str) or not name:
         file.fail(f"name is {name!r}; expected a text", "name")
@@ -192,7 +145,7 @@ def _label_space(file: _File) -> LabelSpace:
         for key, texts in (("name", [class_name]), ("includes", merges)):
             for text in texts:
                 if text in known:
-                    file.fail(f"class {text!r} stands here for the second time; name each once", "classes", i, key)
+                    file.fail(f"class {text!r} appears for the second time; name each once", "classes", i, key)
                 known.add(text)
         names.append(class_name)
         palette.append(_color(file, table, i))
@@ -203,7 +156,7 @@ def _label_space(file: _File) -> LabelSpace:
         file.fail(str(error), "classes")
 
 
-def _class_tables(file: _File) -> list[dict[str, Any]]:
+def _class_tables(file: TomlFile) -> list[dict[str, Any]]:
     classes = file.data.get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(table, dict) for table in classes):
         file.fail("no classes; expected one table [[classes]] with a name for each class", "classes")
@@ -212,13 +165,13 @@ def _class_tables(file: _File) -> list[dict[str, Any]]:
     return classes
 
 
-def _color(file: _File, table: dict[str, Any], number: int) -> Color:
+def _color(file: TomlFile, table: dict[str, Any], number: int) -> Color:
     """The colour in pictures: ``color``, or the first of ``colors``, or one by the class's name."""
     colors = _colors(file, table, number)
     return colors[0] if colors else default_color(table["name"], number)
 
 
-def _colors(file: _File, table: dict[str, Any], number: int) -> list[Color]:
+def _colors(file: TomlFile, table: dict[str, Any], number: int) -> list[Color]:
     if "color" in table and "colors" in table:
         file.fail("expected either color = [r, g, b] or colors = [[r, g, b], ...]", "classes", number, "colors")
     key = "colors" if "colors" in table else "color"
@@ -226,7 +179,7 @@ def _colors(file: _File, table: dict[str, Any], number: int) -> list[Color]:
     return _checked_colors(file, values, table.get(key), "classes", number, key)
 
 
-def _checked_colors(file: _File, values: Any, shown: Any, *keys: str | int) -> list[Color]:
+def _checked_colors(file: TomlFile, values: Any, shown: Any, *keys: str | int) -> list[Color]:
     def is_color(color: Any) -> bool:
         return isinstance(color, list) and len(color) == 3 and all(_is_byte(value) for value in color)
 
@@ -235,7 +188,7 @@ def _checked_colors(file: _File, values: Any, shown: Any, *keys: str | int) -> l
     return [(color[0], color[1], color[2]) for color in values]
 
 
-def _label_colors(file: _File) -> list[tuple[Color, int]]:
+def _label_colors(file: TomlFile) -> list[tuple[Color, int]]:
     """Colour → id for labels of colours: a class's place is its id, and what is ignored gets IGNORE_LABEL."""
     values = file.data.get("ignored_colors", [])
     found = dict.fromkeys(_checked_colors(file, values, values, "ignored_colors"), IGNORE_LABEL)
@@ -243,13 +196,13 @@ def _label_colors(file: _File) -> list[tuple[Color, int]]:
         key = "colors" if "colors" in table else "color"
         for wrong in ("id", "ids"):
             if wrong in table:
-                file.fail(f"{wrong} means nothing to label_format 'rgb'; give colors", "classes", i, wrong)
+                file.fail(f"{wrong} has no meaning with label_format 'rgb'; give colors", "classes", i, wrong)
         colors = _colors(file, table, i)
         if not colors:
             file.fail(f"class {table['name']!r} needs color or colors, as label_format is 'rgb'", "classes", i)
         for color in colors:
             if color in found:
-                file.fail(f"colour {list(color)} stands here for the second time", "classes", i, key)
+                file.fail(f"colour {list(color)} appears for the second time", "classes", i, key)
             found[color] = i
     return list(found.items())
 
@@ -258,7 +211,7 @@ def _is_byte(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
-def _ids(file: _File) -> tuple[dict[int, str], tuple[int, ...]]:
+def _ids(file: TomlFile) -> tuple[dict[int, str], tuple[int, ...]]:
     """Raw ids of the classes, and those that are ignored; each id may stand once."""
     ignored = file.data.get("ignored_ids", [])
     if not isinstance(ignored, list) or not all(_is_byte(value) for value in ignored):
@@ -274,6 +227,6 @@ def _ids(file: _File) -> tuple[dict[int, str], tuple[int, ...]]:
         for label_id in ids:
             if label_id in label_ids or label_id in ignored:
                 other = f"class {label_ids[label_id]!r}" if label_id in label_ids else "ignored_ids"
-                file.fail(f"id {label_id} stands in {other} and in class {table['name']!r}", "classes", i, key)
+                file.fail(f"id {label_id} is in {other} and in class {table['name']!r}", "classes", i, key)
             label_ids[label_id] = table["name"]
     return label_ids, tuple(ignored)

@@ -1,11 +1,11 @@
-"""Where a data set's files are: the folder somebody names, or the embedded one, drawn on first use."""
+"""Where a data set's files are: the folder that a flag names, or the bundled data set, generated on first use."""
 
-import importlib
 import os
 from pathlib import Path
 
-from sean_jax.data.catalogue import Dataset
+from sean_jax import minicity
 from sean_jax.data.concurrency import lock
+from sean_jax.data.dataset import Dataset
 from sean_jax.errors import UserError
 
 
@@ -42,16 +42,20 @@ def resolve_source_dir(
     if not dataset.generated:
         expected = ", ".join(split.images for split in dataset.splits.values())
         raise UserError(f'{dataset.name} needs {flag}=FOLDER, which holds {expected}; see "Data" in BUILD.md')
-    return _generate(dataset.name, Path(data_dir).expanduser(), height, width, progress)
+    return _generate(dataset, Path(data_dir).expanduser(), height, width, progress)
 
 
-def _generate(look: str, data_dir: Path, height: int, width: int, progress: bool) -> Path:
-    minicity = importlib.import_module("sean_jax.minicity")  # only those who use it need it
+def _generate(dataset: Dataset, data_dir: Path, height: int, width: int, progress: bool) -> Path:
+    look, space = dataset.name, dataset.label_space
     counts: dict[str, int] = minicity.DEFAULT_COUNTS[look]
     numbers = "-".join(f"{split}{count}" for split, count in counts.items())
     root = data_dir / "minicity" / f"{look}-{width}x{height}-{numbers}-drawing{minicity.DRAWING}"
     if not root.is_dir():
         with lock(root.parent / f".{root.name}.lock"):
             if not root.is_dir():  # no other process has drawn it while we waited
-                minicity.generate(look, root, height=height, width=width, splits=dict(counts), progress=progress)
+                colors = dict(zip(space.classes, space.palette, strict=True))
+                palette = {label_id: colors[name] for label_id, name in dataset.label_ids.items()}
+                minicity.generate(
+                    look, root, height=height, width=width, splits=dict(counts), palette=palette, progress=progress
+                )
     return root

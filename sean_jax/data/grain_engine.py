@@ -1,4 +1,4 @@
-"""The Grain engine: examples read and decoded on Python threads with Pillow, which lets go of the interpreter.
+"""The Grain engine: reads and decodes examples on Python threads with Pillow, which releases the GIL.
 
 For hosts without TensorFlow: nothing here imports it.
 """
@@ -10,10 +10,12 @@ import grain
 import numpy as np
 from PIL import Image
 
+from sean_jax.data.fields import Encoded, Field
+
 
 def elements(
-    read: Callable[[int], Mapping[str, bytes]],
-    fields: Mapping[str, np.ndarray | None],
+    read: Callable[[int], Mapping[str, Encoded]],
+    fields: Mapping[str, Field],
     start: int,
     stop: int,
     batch_size: int | None,
@@ -21,9 +23,9 @@ def elements(
 ) -> Iterator[dict[str, np.ndarray]]:
     """See :func:`sean_jax.data.pipeline.elements`."""
 
-    def decode(place: int) -> dict[str, np.ndarray]:
-        encoded = read(int(place))
-        return {name: _decode(encoded[name], table) for name, table in fields.items()}
+    def decode(number: int) -> dict[str, np.ndarray]:
+        encoded = read(int(number))
+        return {name: _decode(encoded[name], field) for name, field in fields.items()}
 
     # Prefetching before batching lets the threads share one batch; few elements bound the memory.
     ahead = max(2 * threads, 2 * (batch_size or 1))
@@ -34,7 +36,9 @@ def elements(
     yield from grain.experimental.ThreadPrefetchIterDataset(dataset, prefetch_buffer_size=2 if batch_size else 1)
 
 
-def _decode(png: bytes, table: np.ndarray | None) -> np.ndarray:
-    """uint8 [h, w, 3] of an image; uint8 [h, w] of a label, through its table."""
-    pixels = np.asarray(Image.open(io.BytesIO(png)))
-    return pixels if table is None else np.take(table, pixels)
+def _decode(encoded: Encoded, field: Field) -> np.ndarray:
+    """uint8 [h, w, 3] of an image; uint8 [h, w] of a label, through its table; an array as it is."""
+    if not isinstance(encoded, bytes):
+        return np.array(encoded)  # read from the disk here, on this thread
+    pixels = np.asarray(Image.open(io.BytesIO(encoded)))
+    return np.take(field, pixels) if isinstance(field, np.ndarray) else pixels

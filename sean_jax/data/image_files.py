@@ -1,4 +1,4 @@
-"""Image and label files into arrays, and what is wrong with them into words.
+"""Reads image and label files into arrays, and explains what is wrong with bad ones.
 
 Reads with Pillow alone, so that preparation needs no TensorFlow.
 """
@@ -77,7 +77,7 @@ class LabelFile(NamedTuple):
 
     Attributes:
       kind: ``channel`` (one channel), ``rgb`` (8-bit colours) or ``red16`` (16-bit RGB).
-      values: [height, width]; what the channel holds, 0xRRGGBB, or the red channel: 0-65535.
+      values: [height, width]; the channel, 0xRRGGBB, or the red channel (0-65535), by kind.
       form: how the file holds them, for messages.
       palette: of values that are indices into one: int32 [256], 0xRRGGBB of each; black beyond its end, as Pillow does.
     """

@@ -7,8 +7,6 @@ label map of that space holds class indices, or :data:`IGNORE_LABEL` where a pix
 import dataclasses
 from typing import Any
 
-from sean_jax.errors import UserError
-
 IGNORE_LABEL = 255
 
 Color = tuple[int, int, int]
@@ -37,9 +35,9 @@ CITYSCAPES_COLORS: dict[str, Color] = {
 }
 CITYSCAPES_CLASSES = tuple(CITYSCAPES_COLORS)
 
-# What SYNTHIA-RAND-CITYSCAPES lacks, and what the 13-class protocol leaves out on top of that.
-_NOT_IN_16 = ("terrain", "truck", "train")
-_NOT_IN_13 = (*_NOT_IN_16, "wall", "fence", "pole")
+# The classes that SYNTHIA-RAND-CITYSCAPES lacks, and those that the 13-class protocol leaves out.
+NOT_IN_16 = ("terrain", "truck", "train")
+NOT_IN_13 = (*NOT_IN_16, "wall", "fence", "pole")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,23 +119,6 @@ def _cityscapes_subset(name: str, left_out: tuple[str, ...]) -> LabelSpace:
 
 LABEL_SPACES = {
     "19": _cityscapes_subset("19", ()),
-    "16": _cityscapes_subset("16", _NOT_IN_16),
-    "13": _cityscapes_subset("13", _NOT_IN_13),
+    "16": _cityscapes_subset("16", NOT_IN_16),
+    "13": _cityscapes_subset("13", NOT_IN_13),
 }
-
-
-def load_label_space(name_or_toml: str) -> LabelSpace:
-    """A built-in label space by name, or the one a TOML file defines (a data set's own classes included).
-
-    Raises:
-      UserError: no such space, or a fault of the file.
-    """
-    if name_or_toml in LABEL_SPACES:
-        return LABEL_SPACES[name_or_toml]
-    if name_or_toml.endswith(".toml"):
-        from sean_jax.data import descriptions  # not at the top: it builds on this module
-
-        return descriptions.read_label_space(name_or_toml)
-    raise UserError(
-        f"no label space is called {name_or_toml!r}; expected one of {', '.join(LABEL_SPACES)} or a .toml file"
-    )

@@ -1,8 +1,8 @@
 """From prepared sets to batches, in an order that is a function of the seed and the epoch alone.
 
-Example number ``p`` of a domain, counted over the whole run, is place ``p % n`` of epoch ``p // n``, and each
-epoch has its own permutation of the domain's ``n`` examples. So the batch of any step is known without those
-before it: a run starts again at any step at once, and each host finds its share of a batch by itself.
+Example number ``p`` of a domain, counted over the whole run, is number ``p % n`` of epoch ``p // n``, and each epoch
+has its own permutation of the domain's ``n`` examples. So the batch of any step is known without those before it: a run
+resumes at any step at once, and each host finds its share of a batch by itself.
 """
 
 import functools
@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from sean_jax.data import grain_engine, tf_engine
 from sean_jax.data.concurrency import cpu_count
+from sean_jax.data.fields import ArrayField, Encoded, Field
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 
-LOADERS = ("tf_data", "grain")
+_ENGINES = {"tf_data": tf_engine.elements, "grain": grain_engine.elements}
+LOADERS = tuple(_ENGINES)
 SOURCE_DOMAIN, TARGET_DOMAIN = 0, 1
 
 
@@ -36,14 +39,14 @@ def epoch_order(seed: int, domain: int, epoch: int, length: int) -> np.ndarray:
 
 def example_at(position: int, seed: int, domain: int, length: int) -> int:
     """The index of the example that is number ``position`` (from 0, over all epochs) of a domain in a run."""
-    epoch, place = divmod(position, length)
-    return int(epoch_order(seed, domain, epoch, length)[place])
+    epoch, index = divmod(position, length)
+    return int(epoch_order(seed, domain, epoch, length)[index])
 
 
 def elements(
     loader: str,
-    read: Callable[[int], Mapping[str, bytes]],
-    fields: Mapping[str, np.ndarray | None],
+    read: Callable[[int], Mapping[str, Encoded]],
+    fields: Mapping[str, Field],
     start: int,
     stop: int,
     batch_size: int | None,
@@ -52,35 +55,29 @@ def elements(
 
     Args:
       loader: the engine, ``tf_data`` or ``grain``.
-      read: number of an element → its PNGs by field; called on several threads.
-      fields: the fields wanted; None for an image, a table uint8 [256] from raw ids to classes for a label.
+      read: number of an element → its fields, PNGs or arrays; called on several threads.
+      fields: the fields wanted, and what each is.
       start: first element.
-      stop: where to end, not included.
+      stop: last element, excluded.
       batch_size: how many elements to stack (a remainder is dropped), or None for single ones.
 
     Yields:
-      by field, uint8 [..., h, w, 3] for images and uint8 [..., h, w] for labels. The arrays may be read-only.
+      by field, uint8 [..., h, w, 3] for images, uint8 [..., h, w] for labels, and arrays as they are stored. The arrays
+      may be read-only.
     """
-    if loader == "tf_data":
-        try:
-            from sean_jax.data.tf_engine import elements as engine
-        except ImportError as error:
-            raise _no_tensorflow(error) from None
-    elif loader == "grain":
-        from sean_jax.data.grain_engine import elements as engine
-    else:
+    if loader not in _ENGINES:
         raise UserError(f"loader is {loader!r}; expected one of {', '.join(LOADERS)}")
     failures: list[str] = []
 
-    def noted(number: int) -> Mapping[str, bytes]:
+    def noted(number: int) -> Mapping[str, Encoded]:
         try:
             return read(number)
         except UserError as error:
-            failures.append(str(error))  # both engines dress up what is raised on their threads
+            failures.append(str(error))  # both engines wrap what is raised on their threads
             raise
 
     try:
-        yield from engine(noted, fields, start, stop, batch_size, threads=cpu_count())
+        yield from _ENGINES[loader](noted, fields, start, stop, batch_size, threads=cpu_count())
     except ImportError as error:
         raise _no_tensorflow(error) from None
     except Exception:
@@ -108,6 +105,7 @@ def training_batches(
     seed: int,
     start_step: int,
     stop_step: int,
+    target_extras: Sequence[str] = (),
     loader: str = "tf_data",
     host_index: int = 0,
     host_count: int = 1,
@@ -121,31 +119,42 @@ def training_batches(
       batch_size: examples a domain in a step, over all hosts.
       seed: of the run.
       start_step: first step.
-      stop_step: where to end, not included.
+      stop_step: last step, excluded.
+      target_extras: names of the target's extras that are wanted with its images.
       loader: ``tf_data`` or ``grain``; both give the same batches.
       host_index: which of the hosts this is; it gets the host_index-th run of batch_size / host_count examples.
       host_count: how many hosts there are.
 
     Yields:
       ``source_image`` uint8 [b, h, w, 3] RGB, ``source_label`` uint8 [b, h, w], and with a target
-      ``target_image`` uint8 [b, h, w, 3]; b is batch_size / host_count.
+      ``target_image`` uint8 [b, h, w, 3] and ``target_NAME`` [b, ...] of each extra, with the stored dtype; b is
+      batch_size / host_count.
 
     Raises:
-      ValueError: a target with labels, a source without, sizes that differ, hosts that do not divide the batch.
+      ValueError: a target with labels, a source without, sizes that differ, hosts that do not divide the batch,
+        extras without a target.
+      UserError: a target without one of the extras.
     """
     _check(source, target, batch_size, host_index, host_count)
     share = batch_size // host_count
-    fields: dict[str, np.ndarray | None] = {"source_image": None, "source_label": np.asarray(source_map, np.uint8)}
+    fields: dict[str, Field] = {"source_image": None, "source_label": np.asarray(source_map, np.uint8)}
+    extras: dict[str, np.ndarray] = {}
     if target is not None:
         fields["target_image"] = None
+        extras = {f"target_{name}": target.extra(name) for name in target_extras}
+        fields |= {name: ArrayField(extra.dtype, extra.shape[1:]) for name, extra in extras.items()}
+    elif target_extras:
+        raise ValueError(f"extras {', '.join(target_extras)} of a target, and no target")
 
-    def read(number: int) -> dict[str, bytes]:
-        step, place = divmod(number, share)
-        position = step * batch_size + host_index * share + place
+    def read(number: int) -> dict[str, Encoded]:
+        step, index_in_share = divmod(number, share)
+        position = step * batch_size + host_index * share + index_in_share
         record = source.read(example_at(position, seed, SOURCE_DOMAIN, len(source)))
-        encoded = {"source_image": record["image"], "source_label": record.get("label", b"")}
+        encoded: dict[str, Encoded] = {"source_image": record["image"], "source_label": record.get("label", b"")}
         if target is not None:
-            encoded["target_image"] = target.read(example_at(position, seed, TARGET_DOMAIN, len(target)))["image"]
+            index = example_at(position, seed, TARGET_DOMAIN, len(target))
+            encoded["target_image"] = target.read(index)["image"]
+            encoded |= {name: extra[index] for name, extra in extras.items()}
         return encoded
 
     return elements(loader, read, fields, start_step * share, stop_step * share, share)
@@ -174,7 +183,7 @@ def evaluation_examples(
       prepared: prepared with labels, at their own size or resized.
       label_map: uint8 [256], raw label id → class index or IGNORE_LABEL.
       loader: ``tf_data`` or ``grain``.
-      indices: places of the examples wanted in the order of names; None for all. Several hosts take shares by it.
+      indices: of the examples wanted, in the order of names; None for all. Several hosts take shares by it.
 
     Yields:
       name, image uint8 [h, w, 3] and label uint8 [H, W]; sizes of labels may differ from one to the next.
@@ -186,7 +195,7 @@ def evaluation_examples(
         raise ValueError("evaluation needs labels; the set was prepared without")
     indices = range(len(prepared)) if indices is None else indices
 
-    def read(number: int) -> dict[str, bytes]:
+    def read(number: int) -> dict[str, Encoded]:
         record = prepared.read(indices[number])
         return {"image": record["image"], "label": record.get("label", b"")}
 

@@ -1,15 +1,21 @@
-"""A prepared set: ArrayRecord files of one split at one size, read by index."""
+"""A prepared data set: ArrayRecord files of one split at one size, read by index, and extra arrays beside them."""
 
 import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+import numpy as np
+import tensorflow_datasets as tfds  # imports no TensorFlow
+
+from sean_jax import atomic
 from sean_jax.errors import UserError
 
 # What TFDS writes last but for renaming the folder; it holds our facts.
 METADATA_FILE = "metadata.json"
+_EXTRA_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class Record(TypedDict):
@@ -25,7 +31,8 @@ class PreparedSet:
     """Examples of one split at one size, in the order of their names. Cheap to pickle; opened on first use.
 
     ``image`` is an RGB PNG of ``height`` × ``width``. ``label`` is a one-channel PNG of the data set's raw ids,
-    of the same size (labels ``resized``) or its own (``original``), or absent (``none``).
+    of the same size (labels ``resized``) or its own (``original``), or absent (``none``). Extras are arrays with one
+    row for each example, stored later by :func:`write_extra`.
 
     Attributes:
       directory: the folder of the TFDS version that holds the files.
@@ -66,17 +73,17 @@ class PreparedSet:
         return len(self.names)
 
     def read(self, index: int) -> Record:
-        """The example of that place; safe to call from several threads.
+        """The example at an index; safe to call from several threads.
 
         Raises:
-          IndexError: no such place.
-          UserError: the files are damaged, or hold another example there than was noted at preparation.
+          IndexError: there is none.
+          UserError: the files are damaged, or hold another example than was noted at preparation.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        part, place = divmod(index, self.metadata["part_length"])
+        part, index_in_part = divmod(index, self.metadata["part_length"])
         try:
-            example = self._parts[part][place]
+            example = self._parts[part][index_in_part]
         except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
             raise self._damaged(f"example {index} cannot be read: {error}") from None
         if example["name"] is None:  # what ArrayRecord gives where a file is cut short
@@ -89,11 +96,39 @@ class PreparedSet:
             record["label"] = example["label"]
         return record
 
+    def has_extra(self, name: str) -> bool:
+        """Whether an extra of that name is stored."""
+        return self._extra_file(name).is_file()
+
+    def extra(self, name: str) -> np.ndarray:
+        """A stored extra: [examples, ...], in the order of :attr:`names`; mapped into memory, read-only.
+
+        Raises:
+          UserError: it is missing, damaged, or has not one row for each example.
+        """
+        file = self._extra_file(name)
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            stored = ", ".join(sorted(other.stem for other in file.parent.glob("[!.]*.npy"))) or "none"
+            raise UserError(f"the prepared set {self.directory} has no extra {name!r}; it has: {stored}") from None
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"the extra {file} is damaged ({error}); delete it and have it computed anew") from None
+        if array.shape[:1] != (len(self),):
+            raise UserError(
+                f"the extra {file} has shape {array.shape}; expected {len(self)} rows, one for each example; "
+                "delete it and have it computed anew"
+            )
+        return array
+
+    def _extra_file(self, name: str) -> Path:
+        if not _EXTRA_NAME.fullmatch(name):
+            raise ValueError(f"an extra cannot be called {name!r}; expected letters, digits and underscores")
+        return self.directory / "extras" / f"{name}.npy"
+
     @functools.cached_property
     def _parts(self) -> list[Any]:
-        """One TFDS data source a part, which hand out the encoded bytes; none of this needs TensorFlow."""
-        import tensorflow_datasets as tfds
-
+        """One TFDS data source for each part, which return the encoded bytes; none of this needs TensorFlow."""
         undecoded = {"image": tfds.decode.SkipDecoding()}
         if self.labels != "none":
             undecoded["label"] = tfds.decode.SkipDecoding()
@@ -106,3 +141,23 @@ class PreparedSet:
 
     def _damaged(self, reason: str) -> UserError:
         return UserError(f"the prepared set {self.directory} is damaged ({reason}); delete it to have it prepared anew")
+
+
+def write_extra(prepared: PreparedSet, name: str, array: np.ndarray) -> None:
+    """Stores an array beside a prepared set, whole or not at all; one of the same name is replaced.
+
+    Args:
+      prepared: the set.
+      name: letters, digits and underscores.
+      array: [examples, ...] in the order of the set's names, of a numeric dtype.
+
+    Raises:
+      ValueError: another number of rows, another kind of name, or an array of objects.
+      OSError: it cannot be written.
+    """
+    if array.shape[:1] != (len(prepared),):
+        raise ValueError(f"extra {name!r} has shape {array.shape}; expected {len(prepared)} rows, one for each example")
+    file = prepared._extra_file(name)
+    file.parent.mkdir(exist_ok=True)
+    with atomic.replacing(file) as temporary:
+        np.save(temporary, array, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""The tf.data engine: examples read by index in Python, decoded by TensorFlow's threads."""
+"""The tf.data engine: reads examples by index in Python and decodes them on TensorFlow's threads."""
 
 import functools
 import os
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from sean_jax.data.fields import ArrayField, Encoded, Field
+
 
 @functools.cache
 def _tensorflow() -> Any:
     """TensorFlow, quiet and without a GPU, whose memory it would take from JAX."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # speaks up at import; nothing here computes with it
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # logs at import; nothing here computes with it
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
@@ -20,8 +22,8 @@ def _tensorflow() -> Any:
 
 
 def elements(
-    read: Callable[[int], Mapping[str, bytes]],
-    fields: Mapping[str, np.ndarray | None],
+    read: Callable[[int], Mapping[str, Encoded]],
+    fields: Mapping[str, Field],
     start: int,
     stop: int,
     batch_size: int | None,
@@ -30,16 +32,21 @@ def elements(
     """See :func:`sean_jax.data.pipeline.elements`."""
     tf = _tensorflow()
 
-    def load(place: np.ndarray) -> tuple[bytes, ...]:
-        encoded = read(int(place))
+    types = [tf.as_dtype(field.dtype) if isinstance(field, ArrayField) else tf.string for field in fields.values()]
+
+    def load(number: np.ndarray) -> tuple[Encoded, ...]:
+        encoded = read(int(number))
         return tuple(encoded[name] for name in fields)
 
-    def decode(place: Any) -> dict[str, Any]:
-        encoded = tf.numpy_function(load, [place], [tf.string] * len(fields), stateful=False)
+    def decode(number: Any) -> dict[str, Any]:
+        encoded = tf.numpy_function(load, [number], types, stateful=False)
         decoded = {}
-        for (name, table), png in zip(fields.items(), encoded, strict=True):
-            pixels = tf.io.decode_png(tf.ensure_shape(png, []), channels=3 if table is None else 1)
-            decoded[name] = pixels if table is None else pixels[..., 0]
+        for (name, field), value in zip(fields.items(), encoded, strict=True):
+            if isinstance(field, ArrayField):
+                decoded[name] = tf.ensure_shape(value, field.shape)
+                continue
+            pixels = tf.io.decode_png(tf.ensure_shape(value, []), channels=3 if field is None else 1)
+            decoded[name] = pixels if field is None else pixels[..., 0]
         return decoded
 
     dataset = tf.data.Dataset.range(start, stop)
@@ -49,5 +56,6 @@ def elements(
     for element in dataset.prefetch(2).as_numpy_iterator():
         # NumPy and not tf.gather, whose 32-bit indices halve the rate of full-size labels.
         yield {
-            name: element[name] if table is None else np.take(table, element[name]) for name, table in fields.items()
+            name: np.take(field, element[name]) if isinstance(field, np.ndarray) else element[name]
+            for name, field in fields.items()
         }

@@ -1,4 +1,4 @@
-"""Minicity: street scenes drawn by this project, with exact labels, in two looks of one world.
+"""Minicity: synthetic street scenes with exact labels, in two looks of one world.
 
 >>> image, label = draw("minicity_camera", seed=1, height=128, width=256)
 
@@ -9,6 +9,6 @@ and `write` puts many on disk.
 """
 
 from .picture import LOOKS, draw
-from .write import COLOURS, DEFAULT_COUNTS, DRAWING, generate
+from .write import DEFAULT_COUNTS, DRAWING, generate
 
-__all__ = ["COLOURS", "DEFAULT_COUNTS", "DRAWING", "LOOKS", "draw", "generate"]
+__all__ = ["DEFAULT_COUNTS", "DRAWING", "LOOKS", "draw", "generate"]

@@ -1,76 +1,69 @@
 """Several processes that draw one data set.
 
-Drawing is Python more than NumPy, so threads would wait for one another. The workers are fresh interpreters rather than
-`multiprocessing` children: a fork is not safe once the caller runs JAX or TensorFlow, and a spawned child imports the
-caller's main program, which costs more than it would draw in that time.
+Drawing is Python more than NumPy, so threads would wait for one another. The processes are spawned: a fork is not safe
+once the caller runs JAX or TensorFlow.
 """
 
-import json
+import contextlib
+import multiprocessing
 import os
-import subprocess
+import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
-PACKAGE = __name__.rpartition(".")[0]
 SHARE = 40  # pictures; a worker starts in the time of about ten
-FAILED = "failed"
-Tasks = list[tuple[str, int]]
 
 
 def worth_starting(pictures: int) -> int:
     """How many workers to start for this many pictures; 1 means none."""
-    return max(
-        1, min(os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count() or 1, pictures // SHARE)
-    )
+    cores = os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count()
+    return max(1, min(cores or 1, pictures // SHARE))
 
 
-def run(folder: Path, shares: list[Tasks]) -> Iterator[None]:
-    """Has each share drawn into `folder` (which holds its manifest) by a process, yielding after each picture.
+def run(task: Callable[[Any], None], arguments: Sequence[Any], count: int) -> Iterator[None]:
+    """Calls a function with each of `arguments` in `count` processes, yielding after each call in turn.
 
     Raises:
-        OSError: if the system lets a worker draw no further (a full disk); the others are stopped.
-        RuntimeError: if a worker fails otherwise; likewise.
+        RuntimeError: a worker was killed; the others are stopped.
+        Exception: whatever a call raises; likewise.
     """
-    finished: SimpleQueue[str] = SimpleQueue()
-    processes = [_start(folder, share) for share in shares]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
+        with _bare_main():  # the workers start while the calls are submitted
+            calls = pool.map(task, arguments, chunksize=4)
+        try:
+            yield from calls
+        except BrokenProcessPool:
+            raise RuntimeError("a process that draws minicity was killed, perhaps for want of memory") from None
+
+
+def _begin() -> None:
+    """Leaves Ctrl-C to the parent, and ends this process with it, however the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _bare_main() -> Iterator[None]:
+    """Hides the main module, which spawned workers would import, and with it JAX: that takes longer than they draw.
+
+    It also lets scripts without an `if __name__ == "__main__"` guard draw.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        for process in processes:
-            Thread(target=_listen, args=(process, finished), daemon=True).start()
-        for _ in range(sum(map(len, shares))):
-            if (line := finished.get()) == FAILED:
-                raise RuntimeError(f"a process that draws minicity failed in {folder}; its error is printed above")
-            if line:
-                raise OSError(int(line), os.strerror(int(line)), str(folder.parent))
-            yield
+        yield
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def _start(folder: Path, share: Tasks) -> subprocess.Popen[str]:
-    package_root = Path(__file__).resolve().parents[2]
-    path = os.pathsep.join([str(package_root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = subprocess.Popen(
-        [sys.executable, "-m", PACKAGE, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
-    assert process.stdin is not None
-    with process.stdin as pipe:
-        json.dump(share, pipe)
-    return process
-
-
-def _listen(process: subprocess.Popen[str], finished: "SimpleQueue[str]") -> None:
-    """Passes on the worker's lines (see `__main__`), then FAILED if it failed."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        finished.put(line.strip())
-    if process.wait() != 0:
-        finished.put(FAILED)
+        sys.modules["__main__"] = main

@@ -1,21 +1,20 @@
 """Minicity on disk, in the form of the real sets: the game as GTA-5 comes, the camera as Cityscapes comes."""
 
+import functools
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
 from sean_jax.errors import UserError
 
 from . import workers
-from .mesh import Label
 from .picture import check, draw
 
 MANIFEST = "minicity.json"
@@ -27,15 +26,7 @@ DEFAULT_COUNTS: dict[str, dict[str, int]] = {
     "minicity_camera": {"train": 300, "test": 60},
 }
 
-# Cityscapes' own colours; the ignored classes but rail track are black, as in its palette.
-COLOURS: dict[Label, tuple[int, int, int]] = {
-    Label.ROAD: (128, 64, 128), Label.SIDEWALK: (244, 35, 232), Label.RAIL_TRACK: (230, 150, 140),
-    Label.BUILDING: (70, 70, 70), Label.WALL: (102, 102, 156), Label.FENCE: (190, 153, 153),
-    Label.POLE: (153, 153, 153), Label.TRAFFIC_LIGHT: (250, 170, 30), Label.TRAFFIC_SIGN: (220, 220, 0),
-    Label.VEGETATION: (107, 142, 35), Label.TERRAIN: (152, 251, 152), Label.SKY: (70, 130, 180),
-    Label.PERSON: (220, 20, 60), Label.RIDER: (255, 0, 0), Label.CAR: (0, 0, 142), Label.TRUCK: (0, 0, 70),
-    Label.BUS: (0, 60, 100), Label.TRAIN: (0, 80, 100), Label.MOTORCYCLE: (0, 0, 230), Label.BICYCLE: (119, 11, 32),
-}  # fmt: skip
+Palette = Mapping[int, tuple[int, int, int]]
 
 
 def paths(look: str, split: str, index: int) -> tuple[Path, Path]:
@@ -79,6 +70,7 @@ def generate(
     height: int,
     width: int,
     splits: dict[str, int],
+    palette: Palette | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> None:
@@ -88,16 +80,20 @@ def generate(
     another process finishes it first, that one is kept: the same arguments draw the same files.
 
     Args:
-        look: a key of `LOOKS`; `minicity_game` is laid out as `SPLIT/images`, `SPLIT/labels` (palette PNGs of
-            labelIds), `minicity_camera` as `leftImg8bit/SPLIT/minicity`, `gtFine/SPLIT/minicity`.
+        look: a key of `LOOKS`; `minicity_game` is laid out as `SPLIT/images`, `SPLIT/labels`, `minicity_camera` as
+            `leftImg8bit/SPLIT/minicity`, `gtFine/SPLIT/minicity`. Labels are labelIds.
         root: the folder to make; it may exist if it is empty.
         height, width: pixels, at least 16 each.
         splits: pictures in each split, see `DEFAULT_COUNTS`.
+        palette: RGB colours by label id. `minicity_game`'s labels are palette PNGs as GTA-5's are, with these colours
+            and black for the rest; without, and for `minicity_camera`, they are grey PNGs.
         seed: non-negative; another seed draws other scenes.
         progress: whether to show a progress bar.
 
     Raises:
         UserError: for an unknown look, a size below 16, an unusable split, or a folder that holds something else.
+        OSError: for a full disk, with the folder that it holds.
+        RuntimeError: if a worker process was killed.
     """
     check(look, height, width)
     if not splits or any(count < 1 or not name or "/" in name for name, count in splits.items()):
@@ -109,7 +105,7 @@ def generate(
     try:
         _lay_out(draft, plan)
         with tqdm(total=len(plan.tasks()), desc=look, unit="img", disable=not progress) as bar:
-            for _ in _draw_all(draft, plan):
+            for _ in _draw_all(draft, plan, palette):
                 bar.update()
         _publish(draft, root, plan)
     finally:
@@ -136,40 +132,32 @@ def _lay_out(draft: Path, plan: Plan) -> None:
     (draft / MANIFEST).write_text(json.dumps(asdict(plan), indent=1) + "\n")
 
 
-def _draw_all(draft: Path, plan: Plan) -> Iterator[None]:
+def _draw_all(draft: Path, plan: Plan, palette: Palette | None) -> Iterator[None]:
     """Draws every picture, yielding after each; large sets on all cores."""
     tasks = plan.tasks()
     count = workers.worth_starting(len(tasks))
-    if count > 1:
-        yield from workers.run(draft, [tasks[i::count] for i in range(count)])
-    else:
-        for split, index in tasks:
-            write_pair(draft, plan, split, index)
-            yield
+    draw_one = functools.partial(write_pair, draft, plan, palette)
+    try:
+        yield from workers.run(draw_one, tasks, count) if count > 1 else map(draw_one, tasks)
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        raise OSError(error.errno, error.strerror, str(draft.parent)) from None
 
 
-def load_plan(folder: Path) -> Plan:
-    """The plan in a folder's manifest."""
-    return Plan(**json.loads((folder / MANIFEST).read_text()))
-
-
-def write_pair(folder: Path, plan: Plan, split: str, index: int) -> None:
-    """Draws one picture and its labels to their files."""
+def write_pair(folder: Path, plan: Plan, palette: Palette | None, task: tuple[str, int]) -> None:
+    """Draws one picture and its labels to their files; the task is its split and index."""
+    split, index = task
     image, label = draw(plan.look, scene_seed(plan.look, split, index, plan.seed), plan.height, plan.width)
     image_path, label_path = paths(plan.look, split, index)
     # The camera's noise does not compress: more effort would cost time and save nothing.
     Image.fromarray(image).save(folder / image_path, compress_level=1)
-    _label_image(label, coloured=plan.look == "minicity_game").save(folder / label_path)
-
-
-def _label_image(label: npt.NDArray[np.uint8], coloured: bool) -> Image.Image:
-    """Labels as GTA-5 stores them, a palette whose indices are the ids, or as Cityscapes does, plain grey."""
-    image = Image.fromarray(label)
-    if coloured:
-        palette = np.zeros((256, 3), np.uint8)
-        palette[list(COLOURS)] = list(COLOURS.values())
-        image.putpalette(palette.tobytes())
-    return image
+    label_image = Image.fromarray(label)
+    if palette and plan.look == "minicity_game":
+        colors = np.zeros((256, 3), np.uint8)
+        colors[list(palette)] = list(palette.values())
+        label_image.putpalette(colors.tobytes())
+    label_image.save(folder / label_path)
 
 
 def _publish(draft: Path, root: Path, plan: Plan) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 import sean_jax
-from sean_jax.atomic import write_whole
+from sean_jax import atomic
 from sean_jax.config import differences
 from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
@@ -128,7 +128,7 @@ def load(workdir: str | os.PathLike[str]) -> Experiment:
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes JSON so that the file is either the old one or the whole new one."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    atomic.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_parameters(workdir: pathlib.Path, params: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ def write_parameters(workdir: pathlib.Path, params: dict[str, Any]) -> None:
         width = max(len(path) for path, _ in rows)
         lines.append(f"{name}: {sum(leaf.size for _, leaf in rows):,} parameters")
         lines += [f"  {path:<{width}}  {leaf.dtype}{list(leaf.shape)}  {leaf.size:,}" for path, leaf in rows]
-    write_whole(workdir / "parameters.txt", "\n".join(lines) + "\n")
+    atomic.write(workdir / "parameters.txt", "\n".join(lines) + "\n")
 
 
 class MetricsFile:
@@ -158,7 +158,7 @@ class MetricsFile:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
         kept = [line for number, line in enumerate(whole, 1) if _step(line, path, number) <= restored_step]
-        write_whole(path, b"".join(kept))
+        atomic.write(path, b"".join(kept))
         self._file = path.open("a")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

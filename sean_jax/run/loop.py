@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sean_jax import weights
-from sean_jax.data.catalogue import label_map
+from sean_jax.data.dataset import label_map
 from sean_jax.data.pipeline import check_loader, training_batches
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError

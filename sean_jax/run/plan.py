@@ -1,6 +1,5 @@
 """From settings to what a run works with: data sets, label space, initial weights, prepared images."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -10,9 +9,9 @@ from typing import Any, NamedTuple
 
 from sean_jax import weights
 from sean_jax.config import Config, resolve
-from sean_jax.data.catalogue import Dataset, label_map, load_dataset
+from sean_jax.data.catalogue import load_dataset, load_label_space
+from sean_jax.data.dataset import Dataset, label_map, source_label_map
 from sean_jax.data.folders import default_data_dir, resolve_source_dir
-from sean_jax.data.label_spaces import load_label_space
 from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.preparation.listing import find_pairs
 from sean_jax.data.prepared import PreparedSet
@@ -61,7 +60,7 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
     )
     assert config.classes is not None
     space = load_label_space(config.classes)
-    label_map(source, space)  # raises if the source cannot supply the space
+    source_label_map(source, space)  # raises if the source cannot supply the space
     if config.eval_split:
         label_map(target, space)
         if target.split(config.eval_split).labels is None:
@@ -113,7 +112,7 @@ def fingerprint(dataset: Dataset, prepared: PreparedSet) -> str:
 
     Not with the files' times, which copying changes: a run may go on where its data were moved to.
     """
-    facts = [dataclasses.asdict(dataset), prepared.metadata["split"], prepared.names]
+    facts = [dataset.identity(), prepared.metadata["split"], prepared.names]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from sean_jax.data.catalogue import label_map, load_dataset
+from sean_jax.data.catalogue import load_dataset
+from sean_jax.data.dataset import label_map
 from sean_jax.data.folders import default_data_dir
 from sean_jax.errors import UserError
 from sean_jax.run.plan import prepare_scoring

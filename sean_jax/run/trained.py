@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from sean_jax import weights
 from sean_jax.config import from_flat_settings
-from sean_jax.data.label_spaces import LabelSpace, load_label_space
+from sean_jax.data.catalogue import load_label_space
+from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
 from sean_jax.models import NETWORKS

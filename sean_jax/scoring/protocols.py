@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sean_jax.data.label_spaces import LABEL_SPACES, load_label_space
+from sean_jax.data.catalogue import load_label_space
+from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.errors import UserError
 from sean_jax.scoring.metrics import summarize
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from sean_jax.data.catalogue import Dataset, label_map
+from sean_jax.data.dataset import Dataset, label_map
 from sean_jax.data.pipeline import evaluation_examples
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.experiment import Experiment

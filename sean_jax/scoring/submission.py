@@ -7,7 +7,6 @@ For each of the 1,525 test images ``CITY_SEQUENCE_FRAME_leftImg8bit.png`` one PN
 
 import contextlib
 import io
-import os
 import pathlib
 import re
 import zipfile
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from sean_jax import atomic
 from sean_jax.errors import UserError
 
 SIZE = (1024, 2048)  # height, width
@@ -53,13 +53,9 @@ def archive(path: str | None) -> Iterator[zipfile.ZipFile | None]:
     file = pathlib.Path(path)
     if not file.parent.is_dir():
         raise UserError(f"--cityscapes_submission={path}: the folder {file.parent} does not exist; create it first")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as opened:  # PNGs are compressed already
-            yield opened
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # PNGs are compressed already.
+    with atomic.replacing(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as opened:
+        yield opened
 
 
 def png(label_ids: np.ndarray) -> bytes:

@@ -1,6 +1,5 @@
 """Files of named tensors: ``.pth`` and ``.pt`` in, ``.safetensors`` and ``.npz`` in and out."""
 
-import contextlib
 import io
 import json
 import os
@@ -13,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sean_jax import atomic
 from sean_jax.errors import UserError
 from sean_jax.weights import torch_pickle
 
@@ -90,17 +90,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
     # Both formats are handed to libraries that store a transposed array's memory as it lies, or may.
     contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     content = _ENCODERS[path.suffix.lower()](contiguous, json.dumps(metadata) if metadata else None)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # some file systems report a full disk only here
-        os.replace(temporary, path)
-    except BaseException:  # an interrupt, too, leaves nothing behind
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    atomic.write(path, content)
 
 
 def _to_float32(value: np.ndarray) -> np.ndarray:

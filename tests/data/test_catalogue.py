@@ -1,15 +1,20 @@
 import dataclasses
+import types
 from pathlib import Path
 
 import data_fixtures as fixtures
 import numpy as np
 import pytest
 
-from sean_jax.data.catalogue import DATASETS, Split, label_map, load_dataset
+from sean_jax import minicity
+from sean_jax.data.catalogue import DATASETS, load_dataset, load_label_space
+from sean_jax.data.dataset import Split, label_map, source_label_map
 from sean_jax.data.folders import resolve_source_dir
 from sean_jax.data.label_spaces import LABEL_SPACES, LabelSpace
+from sean_jax.data.preparation.job import digest_of_files
 from sean_jax.data.preparation.listing import find_pairs, list_examples
 from sean_jax.errors import UserError
+from sean_jax.run import plan
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments" / "datasets"
 
@@ -52,6 +57,60 @@ def test_a_space_the_data_set_cannot_supply_is_refused_by_name():
     assert label_map(camvid, LABEL_SPACES["19"], complete=False)[[0, 3, 4]].tolist() == [10, 0, 255]
 
 
+def test_a_source_must_have_pixels_of_every_class():
+    """SYNTHIA-RAND-CITYSCAPES lists ids of terrain, truck and train and never uses them."""
+    synthia = DATASETS["synthia"]
+    with pytest.raises(UserError) as error:
+        source_label_map(synthia, LABEL_SPACES["19"])
+    assert str(error.value) == (
+        "data set synthia has no terrain, truck, train, which label space 19 asks for; use --classes=16 or merge "
+        "classes in a TOML file"
+    )
+    for name in ("16", "13"):
+        np.testing.assert_array_equal(
+            source_label_map(synthia, LABEL_SPACES[name]), label_map(synthia, LABEL_SPACES[name])
+        )
+    others = [source_label_map(dataset, LABEL_SPACES["19"]) for name, dataset in DATASETS.items() if name != "synthia"]
+    assert len(others) == 4
+
+
+def test_a_class_without_pixels_may_be_merged_into_another(tmp_path):
+    merged = tmp_path / "merged.toml"
+    text = (
+        'name = "merged"\n[[classes]]\nname = "{}"\nincludes = ["{}"]\n[[classes]]\nname = "truck"\nincludes = [{}]\n'
+    )
+    for class_name, other in (("vegetation", "terrain"), ("terrain", "vegetation")):
+        merged.write_text(text.format(class_name, other, '"bus"'))
+        table = source_label_map(DATASETS["synthia"], load_label_space(str(merged)))
+        assert [int(table[label_id]) for label_id in (6, 16, 18, 19)] == [0, 0, 1, 1]
+    merged.write_text(text.format("vegetation", "terrain", ""))
+    with pytest.raises(UserError, match="synthia has no truck, which label space merged asks for"):
+        source_label_map(DATASETS["synthia"], load_label_space(str(merged)))
+
+
+def test_a_run_of_a_source_without_a_class_is_refused():
+    given = {"source": "synthia", "target": "cityscapes", "source_dir": "/x", "target_dir": "/y"}
+    with pytest.raises(UserError, match=r"synthia has no terrain, truck, train, .*use --classes=16"):
+        plan.plan(given | {"classes": "19"})
+    assert plan.plan(given | {"classes": "16"}).run.label_space == LABEL_SPACES["16"]
+    # To score on it is possible: pixels are read as they are.
+    assert plan.plan(given | {"source": "gta5", "target": "synthia", "classes": "19"}).target == DATASETS["synthia"]
+
+
+def test_prepared_sets_and_runs_of_earlier_versions_are_recognised():
+    """Frozen values: other digests would prepare everybody's data again and refuse to resume their runs."""
+    digests = {name: digest_of_files(dataset, "train", [], []) for name, dataset in DATASETS.items()}
+    assert digests == {
+        "gta5": "933020be3d61",
+        "synthia": "c99033dcb2e0",
+        "cityscapes": "8dedfe08ad6d",
+        "minicity_game": "74c60cf2736c",
+        "minicity_camera": "109c7a5c0f48",
+    }
+    prepared = types.SimpleNamespace(metadata={"split": "train"}, names=["a.png"])
+    assert plan.fingerprint(DATASETS["synthia"], prepared) == "b5cb7c09c066"
+
+
 @pytest.mark.parametrize(
     ("name", "valid"),
     [
@@ -89,9 +148,9 @@ def test_pairs_follow_names_not_places(tmp_path):
     fixtures.save(
         fixtures.label(0, 4, 4, (7,)), tmp_path / "gtFine/train/aachen/aachen_000000_000001_gtFine_labelIds.png"
     )
-    examples, (fault,) = find_pairs(DATASETS["cityscapes"], "train", tmp_path, labels=True)
-    assert fault.file.endswith("aachen_000000_000001_gtFine_labelIds.png")
-    assert fault.fault == "its image does not exist"
+    examples, (problem,) = find_pairs(DATASETS["cityscapes"], "train", tmp_path, labels=True)
+    assert problem.file.endswith("aachen_000000_000001_gtFine_labelIds.png")
+    assert problem.message == "its image does not exist"
     assert len(examples) == 4
     assert [e.name for e in examples] == sorted(e.name for e in examples)
     for example in examples:
@@ -114,9 +173,9 @@ def test_brackets_in_a_pattern_stand_for_themselves(tmp_path):
     for folder in ("images [v2]", "labels [v2]", "images v", "labels v"):
         for name in ("[a]1", "[a]2" if "images" in folder else "[a]3", "a1"):
             fixtures.save(fixtures.image(0, 4, 4), tmp_path / f"{folder}/{name}.png")
-    examples, faults = find_pairs(mine, "train", tmp_path, labels=True)
+    examples, problems = find_pairs(mine, "train", tmp_path, labels=True)
     assert [example.name for example in examples] == ["images [v2]/[a]1.png"]
-    assert [Path(fault.file).name for fault in faults] == ["[a]2.png", "[a]3.png"]
+    assert [Path(problem.file).name for problem in problems] == ["[a]2.png", "[a]3.png"]
 
 
 def test_without_labels_no_label_path_is_formed(tmp_path):
@@ -124,7 +183,7 @@ def test_without_labels_no_label_path_is_formed(tmp_path):
     assert [e.label for e in list_examples(DATASETS["cityscapes"], "train", tmp_path, labels=False)] == [None, None]
 
 
-def test_faults_of_the_listing(tmp_path):
+def test_errors_of_the_listing(tmp_path):
     gta5 = DATASETS["gta5"]
     with pytest.raises(UserError, match=r"--source_dir=.*nowhere is not a folder; .*see \"Data\" in BUILD.md"):
         list_examples(gta5, "train", tmp_path / "nowhere", True)
@@ -136,8 +195,8 @@ def test_faults_of_the_listing(tmp_path):
     (tmp_path / "labels/00002.png").unlink()
     with pytest.raises(UserError, match=r"images/00002.png: its label .*labels/00002.png does not exist"):
         list_examples(gta5, "train", tmp_path, True)
-    examples, faults = find_pairs(gta5, "train", tmp_path, True)
-    assert (len(examples), len(faults)) == (2, 1)
+    examples, problems = find_pairs(gta5, "train", tmp_path, True)
+    assert (len(examples), len(problems)) == (2, 1)
 
 
 def test_the_test_labels_of_cityscapes_are_not_used(tmp_path):
@@ -164,19 +223,16 @@ def test_data_set_without_folder_is_told_the_flag(tmp_path):
     assert resolve_source_dir(DATASETS["gta5"], tmp_path, "unused", 8, 16) == tmp_path
 
 
-def test_embedded_data_set_is_drawn_once(tmp_path, monkeypatch):
-    import sys
-    import types
-
+def test_the_bundled_data_set_is_generated_once(tmp_path, monkeypatch):
     calls, counts = [], {"train": 2, "test": 1}
 
-    def generate(look, root, *, height, width, splits, seed=0, progress=True):
+    def generate(look, root, *, height, width, splits, palette, progress):
+        assert (palette[7], palette[26], len(palette)) == ((128, 64, 128), (0, 0, 142), 19)
         calls.append((look, height, width, splits))
         root.mkdir(parents=True)
 
-    stub = types.ModuleType("sean_jax.minicity")
-    stub.__dict__.update(generate=generate, DRAWING=1, DEFAULT_COUNTS={"minicity_game": counts})
-    monkeypatch.setitem(sys.modules, "sean_jax.minicity", stub)
+    monkeypatch.setattr(minicity, "generate", generate)
+    monkeypatch.setattr(minicity, "DEFAULT_COUNTS", {"minicity_game": counts})
     game = DATASETS["minicity_game"]
     first = resolve_source_dir(game, None, tmp_path, 8, 16)
     assert resolve_source_dir(game, None, tmp_path, 8, 16) == first
@@ -185,8 +241,6 @@ def test_embedded_data_set_is_drawn_once(tmp_path, monkeypatch):
 
 
 def test_minicity_is_laid_out_as_described(tmp_path, monkeypatch):
-    from sean_jax import minicity
-
     counts = {name: {"train": 2, "test": 1} for name in minicity.DEFAULT_COUNTS}
     monkeypatch.setattr(minicity, "DEFAULT_COUNTS", counts)
     for name in ("minicity_game", "minicity_camera"):

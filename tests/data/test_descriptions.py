@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sean_jax.data.catalogue import DATASETS, label_map, load_dataset
-from sean_jax.data.label_spaces import load_label_space
+from sean_jax.data.catalogue import DATASETS, load_dataset, load_label_space
+from sean_jax.data.dataset import label_map
 from sean_jax.data.pipeline import evaluation_examples
 from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.preparation.listing import find_pairs, list_examples
@@ -60,9 +60,9 @@ def test_toml_description(tmp_path):
         ('name = "mine"', 'name = "My set"', r"mine.toml, line 2: name is 'My set'; expected lower-case"),
         ("ignored_ids = [9]", "ignored_ids = [9", r"mine.toml is not valid TOML: .*line 4"),
         ("ignored_ids", "ignore_ids", r"line 3: unknown key 'ignore_ids'; expected one of .*ignored_ids"),
-        ("[9]", "[5]", r"line 14: id 5 stands in ignored_ids and in class 'tree'"),
+        ("[9]", "[5]", r"line 14: id 5 is in ignored_ids and in class 'tree'"),
         ("[9]", "[300]", r"line 3: ignored_ids is \[300\]; expected a list of ids, each 0 to 255"),
-        ("id = 5", "id = 4", r"line 14: id 4 stands in class 'car' and in class 'tree'"),
+        ("id = 5", "id = 4", r"line 14: id 4 is in class 'car' and in class 'tree'"),
         ("id = 5\n", "", r"line 12: class 'tree' needs either id = NUMBER or ids"),
         ("[1, 2, 3]", "[1, 2]", r"line 15: color is \[1, 2\]; expected \[red, green, blue\]"),
         ("b/*/?.png", "b/*.png", r"line 6: images has the wildcards \['\*', '\?'\] and labels \['\*'\]"),
@@ -81,11 +81,11 @@ def test_toml_description(tmp_path):
             'label_format = "bgr"\nignored_ids',
             r"line 3: label_format is 'bgr'; expected one of ids, red16, rgb",
         ),
-        ('name = "tree"', 'name = "car"', r"line 13: class 'car' stands here for the second time"),
+        ('name = "tree"', 'name = "car"', r"line 13: class 'car' appears for the second time"),
         ("[[classes]]", "[[class]]", r"unknown key 'class'"),
     ],
 )
-def test_faults_of_a_description_name_line_and_remedy(tmp_path, old, new, message):
+def test_errors_of_a_description_name_line_and_remedy(tmp_path, old, new, message):
     text = GOOD.replace(old, new)
     assert text != GOOD
     with pytest.raises(UserError, match=message) as error:
@@ -149,9 +149,9 @@ def test_colour_labels_merge_and_ignore(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("color = [40, 50, 60]", "color = [10, 20, 30]", r"line 18: colour \[10, 20, 30\] stands here for the second"),
-        ("color = [40, 50, 60]", "color = [9, 9, 9]", r"line 18: colour \[9, 9, 9\] stands here for the second time"),
-        ("color = [40, 50, 60]", "id = 3", r"line 18: id means nothing to label_format 'rgb'"),
+        ("color = [40, 50, 60]", "color = [10, 20, 30]", r"line 18: colour \[10, 20, 30\] appears for the second"),
+        ("color = [40, 50, 60]", "color = [9, 9, 9]", r"line 18: colour \[9, 9, 9\] appears for the second time"),
+        ("color = [40, 50, 60]", "id = 3", r"line 18: id has no meaning with label_format 'rgb'"),
         ("color = [40, 50, 60]", "", r"line 16: class 'sky' needs color or colors"),
         ("[[10, 20, 30], [11, 20, 30]]", "[[10, 20]]", r"line 15: colors is \[\[10, 20\]\]; expected \[red, green"),
         ("[9, 9, 9]", "9", r"line 4: ignored_colors is .*; expected \[red, green, blue\]"),
@@ -159,7 +159,7 @@ def test_colour_labels_merge_and_ignore(tmp_path):
         ("photos/", "/photos/", r"line 6: images is '/photos/\*.png'; expected a path inside the folder"),
     ],
 )
-def test_faults_of_a_description_of_colours(tmp_path, old, new, message):
+def test_errors_of_a_description_of_colours(tmp_path, old, new, message):
     text = COLORS.replace(old, new)
     assert text != COLORS
     with pytest.raises(UserError, match=message):
@@ -182,10 +182,13 @@ def test_colour_labels_may_have_a_palette(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (COLORS.replace("ignored_colors", "ignored_ids = [0]\n#"), "line 4: ignored_ids means nothing to label_format"),
+        (
+            COLORS.replace("ignored_colors", "ignored_ids = [0]\n#"),
+            "line 4: ignored_ids has no meaning with",
+        ),
         (
             GOOD.replace("ignored_ids", "ignored_colors = [[0, 0, 0]]\n#"),
-            "line 3: ignored_colors means .*give ignored_",
+            "line 3: ignored_colors has .*give ignored_",
         ),
     ],
 )
@@ -202,10 +205,10 @@ def test_labels_may_lie_elsewhere(tmp_path):
     root = painted(tmp_path / "data")
     (root / "drawings").rename(tmp_path / "elsewhere")
     mine = load_dataset(write(tmp_path, COLORS.replace('"drawings', f'"{tmp_path}/elsewhere')))
-    (first, _), faults = find_pairs(mine, "train", root, True)
-    assert (first.label, faults) == (tmp_path / "elsewhere/0_L.png", [])
+    (first, _), problems = find_pairs(mine, "train", root, True)
+    assert (first.label, problems) == (tmp_path / "elsewhere/0_L.png", [])
     fixtures.save(fixtures.image(0, 4, 4), tmp_path / "elsewhere/7_L.png")
-    assert [fault.file for fault in find_pairs(mine, "train", root, True)[1]] == [f"{tmp_path}/elsewhere/7_L.png"]
+    assert [problem.file for problem in find_pairs(mine, "train", root, True)[1]] == [f"{tmp_path}/elsewhere/7_L.png"]
 
 
 def test_an_unlabelled_target_needs_no_classes(tmp_path):
@@ -256,9 +259,9 @@ def test_a_split_of_some_frames_in_the_order_of_names(tmp_path):
     split = '[splits.train]\nimages = "x/*.png"\nlabels = "y/*.png"\nframes = [1, 4]\n'
     classes = '[[classes]]\nname = "a"\nid = 1\n[[classes]]\nname = "b"\nid = 2\n'
     drive = load_dataset(write(tmp_path, f'name = "drive"\n{split}{classes}'))
-    examples, faults = find_pairs(drive, "train", tmp_path, True)
+    examples, problems = find_pairs(drive, "train", tmp_path, True)
     assert [example.name for example in examples] == ["x/1.png", "x/2.png", "x/3.png"]
-    assert not faults
+    assert not problems
     (tmp_path / "x/0.png").unlink()
     (tmp_path / "x/1.png").unlink()
     with pytest.raises(UserError, match=r"has 3 images x/\*.png; expected at least 4, since split train of drive"):

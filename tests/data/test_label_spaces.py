@@ -2,13 +2,13 @@ import json
 
 import pytest
 
+from sean_jax.data.catalogue import load_label_space
 from sean_jax.data.label_spaces import (
     CITYSCAPES_CLASSES,
     IGNORE_LABEL,
     LABEL_SPACES,
     LabelSpace,
     default_color,
-    load_label_space,
 )
 from sean_jax.errors import UserError
 

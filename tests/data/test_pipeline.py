@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from sean_jax.data import pipeline
-from sean_jax.data.catalogue import DATASETS, label_map
+from sean_jax.data.catalogue import DATASETS
+from sean_jax.data.dataset import label_map
 from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.data.preparation.builder import prepare
 from sean_jax.errors import UserError
@@ -230,13 +231,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from sean_jax.data.preparation import builder
-from sean_jax.data import label_spaces as classes, catalogue as datasets, pipeline
+from sean_jax.data import label_spaces as classes, catalogue as datasets, dataset, pipeline
 from sean_jax.errors import UserError
 gta5, root = datasets.DATASETS["gta5"], Path(sys.argv[1])
 common = dict(split="train", data_dir=root / "prepared", height=16, width=32, progress=False)
 source = builder.prepare(gta5, source_dir=root / "gta5", labels="resized", **common)
 target = builder.prepare(datasets.DATASETS["cityscapes"], source_dir=root / "cityscapes", labels="none", **common)
-table = datasets.label_map(gta5, classes.LABEL_SPACES["16"])
+table = dataset.label_map(gta5, classes.LABEL_SPACES["16"])
 settings = dict(batch_size=4, seed=1, start_step=0, stop_step=6)
 total = 0
 for batch in pipeline.training_batches(source, table, target, loader="grain", **settings):
@@ -267,10 +268,10 @@ SHARE = """
 import sys
 from pathlib import Path
 import numpy as np
-from sean_jax.data import label_spaces as classes, catalogue as datasets, pipeline
+from sean_jax.data import label_spaces as classes, catalogue as datasets, dataset, pipeline
 from sean_jax.data.prepared import PreparedSet
 source, target, loader, index, out = sys.argv[1:]
-table = datasets.label_map(datasets.DATASETS["gta5"], classes.LABEL_SPACES["16"])
+table = dataset.label_map(datasets.DATASETS["gta5"], classes.LABEL_SPACES["16"])
 settings = dict(batch_size=4, seed=1, start_step=0, stop_step=6, loader=loader, host_index=int(index), host_count=2)
 batches = pipeline.training_batches(PreparedSet(Path(source)), table, PreparedSet(Path(target)), **settings)
 joined = {}

@@ -24,7 +24,7 @@ def test_report_of_a_good_set(tmp_path, command):
     root, report = fixtures.synthia(tmp_path / "synthia"), tmp_path / "report.json"
     result = command("--dataset=synthia", f"--source_dir={root}", f"--report={report}", *SIZE)
     assert result.returncode == 0, result.stderr
-    assert "synthia train: 3 pairs, no faults" in result.stdout
+    assert "synthia train: 3 pairs, no errors" in result.stdout
     facts = json.loads(report.read_text())
     assert facts["pixels"].keys() >= {"road", "sky", "ignored"}
     assert sum(facts.pop("pixels").values()) == 3 * 40 * 24
@@ -40,18 +40,18 @@ def test_report_of_a_good_set(tmp_path, command):
     }
 
 
-def test_all_faults_are_reported_and_the_exit_code_is_1(tmp_path, command):
+def test_all_errors_are_reported_and_the_exit_code_is_1(tmp_path, command):
     root, report = fixtures.gta5(tmp_path / "gta5"), tmp_path / "report.json"
     (root / "labels/00004.png").unlink()
     (root / "images/00002.png").write_bytes(b"no image")
     result = command("--dataset=gta5", f"--source_dir={root}", f"--report={report}", *SIZE)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("sean_jax.prepare: 2 faults, nothing was prepared: ")
+    assert last.startswith("sean_jax.prepare: 2 errors, nothing was prepared: ")
     assert "00002.png" in last
     assert "00004.png" in last
     facts = json.loads(report.read_text())
-    assert [fault["file"] for fault in facts.pop("faults")] == [
+    assert [entry["file"] for entry in facts.pop("faults")] == [
         str(root / "images/00002.png"),
         str(root / "images/00004.png"),
     ]
@@ -74,7 +74,7 @@ def test_skip_bad_lists_what_it_left_out(tmp_path, command):
     flags = ("--dataset=gta5", f"--source_dir={root}", f"--report={report}", *SIZE)
     result = command(*flags, "--skip_bad", "--label_encoding=palette")
     assert result.returncode == 0, result.stderr
-    assert "gta5 train: 3 pairs, 2 faults left out" in result.stdout
+    assert "gta5 train: 3 pairs, left out: 2" in result.stdout
     assert "labels hold: palette" in result.stdout
     assert "preparing 4 images takes about 0.1 MB" in result.stderr
     facts = json.loads(report.read_text())

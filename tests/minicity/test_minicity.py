@@ -1,9 +1,5 @@
 """Minicity: what must be true of the drawn streets and of the files they are written to."""
 
-import errno
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +8,13 @@ from PIL import Image
 
 from sean_jax import minicity
 from sean_jax.errors import UserError
-from sean_jax.minicity import people, scene, workers, write
+from sean_jax.minicity import people, scene, write
 from sean_jax.minicity.mesh import Label, Material, Mesh, upright
 from sean_jax.minicity.palettes import PALETTES
 from sean_jax.minicity.raster import Lens, rasterise
 
 GAME, CAMERA = minicity.LOOKS
+COLORS = {7: (128, 64, 128), 26: (0, 0, 142)}
 IGNORED = {Label.EGO, Label.STATIC, Label.RAIL_TRACK}
 SHARES = {  # of all pixels, bands around a street's
     Label.ROAD: (0.20, 0.42), Label.BUILDING: (0.12, 0.32), Label.VEGETATION: (0.06, 0.22), Label.SKY: (0.08, 0.25),
@@ -167,7 +164,7 @@ def test_no_scene_is_shared() -> None:
 
 def test_game_files_are_laid_out_as_gta5(tmp_path: Path) -> None:
     root = tmp_path / "game"
-    minicity.generate(GAME, root, height=37, width=53, splits={"train": 2, "test": 1})
+    minicity.generate(GAME, root, height=37, width=53, splits={"train": 2, "test": 1}, palette=COLORS)
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
     names = ("test/images/00001", "test/labels/00001", "train/images/00001", "train/images/00002")
     assert files == [f"{name}.png" for name in (*names, "train/labels/00001", "train/labels/00002")]
@@ -176,7 +173,8 @@ def test_game_files_are_laid_out_as_gta5(tmp_path: Path) -> None:
     assert stored.mode == "P"
     np.testing.assert_array_equal(np.asarray(stored), label)
     np.testing.assert_array_equal(np.asarray(Image.open(root / "train/images/00002.png")), image)
-    assert stored.getpalette()[3 * Label.ROAD : 3 * Label.ROAD + 3] == [128, 64, 128]  # type: ignore[index]
+    palette = np.array(stored.getpalette()).reshape(256, 3)
+    assert palette[[Label.ROAD, Label.CAR, Label.SKY]].tolist() == [[128, 64, 128], [0, 0, 142], [0, 0, 0]]
 
 
 def test_camera_files_are_laid_out_as_cityscapes(tmp_path: Path) -> None:
@@ -190,10 +188,10 @@ def test_camera_files_are_laid_out_as_cityscapes(tmp_path: Path) -> None:
 
 
 def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(folder: Path, plan: write.Plan, split: str, index: int) -> None:
-        if index == 2:
+    def fails(folder: Path, plan: write.Plan, palette: None, task: tuple[str, int]) -> None:
+        if task[1] == 2:
             raise OSError("disk full")
-        original(folder, plan, split, index)
+        original(folder, plan, palette, task)
 
     original = write.write_pair
     monkeypatch.setattr(write, "write_pair", fails)
@@ -205,11 +203,11 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_first_of_two_generations_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one draws, another finishes the same set: that one stays, and nothing else is left."""
 
-    def overtaken(folder: Path, plan: write.Plan, split: str, index: int) -> None:
+    def overtaken(folder: Path, plan: write.Plan, palette: None, task: tuple[str, int]) -> None:
         monkeypatch.setattr(write, "write_pair", original)
         minicity.generate(GAME, tmp_path / "game", height=16, width=16, splits={"train": 1})
         (tmp_path / "game" / "mark").touch()
-        original(folder, plan, split, index)
+        original(folder, plan, palette, task)
 
     original = write.write_pair
     monkeypatch.setattr(write, "write_pair", overtaken)
@@ -225,41 +223,3 @@ def test_another_set_is_not_taken_for_this_one(tmp_path: Path) -> None:
         minicity.generate(GAME, tmp_path, height=16, width=16, splits={"train": 1}, seed=1)
     with pytest.raises(UserError, match="splits"):
         minicity.generate(GAME, tmp_path / "none", height=16, width=16, splits={"train": 0})
-
-
-def test_workers_draw_what_one_process_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, count in (("one", 1), ("two", 2)):
-        monkeypatch.setattr(workers, "worth_starting", lambda _, count=count: count)
-        minicity.generate(GAME, tmp_path / name, height=16, width=16, splits={"train": 3})
-    one, two = (
-        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in ("one", "two")
-    )
-    assert one == two
-    assert len(one) == 7
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_full_disk_is_one_error_of_the_system(tmp_path: Path, count: int) -> None:
-    """RLIMIT_FSIZE stands for the disk, which cli makes one line of; the workers have it from their parent."""
-    script = f"""
-import resource
-from pathlib import Path
-from sean_jax.minicity import generate, workers
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-workers.worth_starting = lambda _: {count}
-try:
-    generate("minicity_game", Path({str(tmp_path / "sets" / "game")!r}), height=64, width=128, splits={{"train": 4}})
-except OSError as error:
-    print(error.errno, error.strerror, error.filename)
-"""
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.stderr == ""
-    assert result.stdout == f"{errno.EFBIG} File too large {tmp_path / 'sets' if count > 1 else None}\n"
-    assert list((tmp_path / "sets").iterdir()) == []
-
-
-def test_a_failing_worker_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / write.MANIFEST).write_text(json.dumps({"look": "minicity_game"}))
-    with pytest.raises(RuntimeError, match="failed"):
-        list(workers.run(tmp_path, [[("train", 0)], [("train", 1)]]))
-    assert "TypeError" in capfd.readouterr().err

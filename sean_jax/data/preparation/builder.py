@@ -19,34 +19,34 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from sean_jax.data.catalogue import Dataset
 from sean_jax.data.concurrency import lock
+from sean_jax.data.dataset import Dataset
+from sean_jax.data.preparation import overrides
 from sean_jax.data.preparation.inspection import Inspection, check_space, existing_parent
-from sean_jax.data.preparation.job import LABEL_MODES, Request, digest_of_files
+from sean_jax.data.preparation.job import LABEL_MODES, Job, digest_of_files
 from sean_jax.data.preparation.listing import find_pairs
-from sean_jax.data.preparation.overrides import Decisions, recall, settle
 from sean_jax.data.prepared import METADATA_FILE, PreparedSet
 from sean_jax.errors import UserError
 
 
 class PreparedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images, and labels where wanted, of any described data set; a config is one :class:`Request`."""
+    """Images, and labels where wanted, of any described data set; a config is one :class:`Job`."""
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, request: Request, inspection: Inspection, data_dir: Path):
-        self.request, self.inspection = request, inspection
+    def __init__(self, job: Job, inspection: Inspection, data_dir: Path):
+        self.job, self.inspection = job, inspection
         self.facts = tfds.core.MetadataDict()  # saved with the records
-        super().__init__(data_dir=data_dir, config=tfds.core.BuilderConfig(name=_config_name(request)))
+        super().__init__(data_dir=data_dir, config=tfds.core.BuilderConfig(name=_config_name(job)))
 
     def _info(self) -> tfds.core.DatasetInfo:
-        request = self.request
-        shape = (request.height, request.width) if request.labels != "original" else (None, None)
+        job = self.job
+        shape = (job.height, job.width) if job.labels != "original" else (None, None)
         features: dict[str, Any] = {
             "name": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(request.height, request.width, 3), encoding_format="png"),
+            "image": tfds.features.Image(shape=(job.height, job.width, 3), encoding_format="png"),
         }
-        if request.labels != "none":
+        if job.labels != "none":
             features["label"] = tfds.features.Image(shape=(*shape, 1), dtype=np.uint8, encoding_format="png")
         return tfds.core.DatasetInfo(
             builder=self,
@@ -57,42 +57,51 @@ class PreparedImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[Any, Any]:
         del dl_manager
-        request = self.request
-        results = self._records()
-        parts = -(-len(self.inspection.examples) // request.part_length)
-        # The last part takes whatever is left, so that `results` runs to its end, where faults are reported.
-        lengths = [request.part_length] * (parts - 1) + [None]
-        return {
-            f"part{i:06d}": self._generate_examples(itertools.islice(results, length))
-            for i, length in enumerate(lengths)
-        }
+        return _Parts(self._records(), self.job.part_length)
 
-    def _generate_examples(self, results: Iterator[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        return enumerate(results)
+    def _generate_examples(self) -> None:
+        raise NotImplementedError  # TFDS wants the method; the parts come with their examples
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """Examples for TFDS in order; raises FaultsFoundError once all files have been looked at, if any is at fault.
+        """Examples for TFDS in order; raises BadFilesError at the end if the set cannot be used.
 
         Fills ``self.facts`` before it ends.
         """
-        request, inspection = self.request, self.inspection
-        yield from inspection.records("preparing")
+        job, inspection = self.job, self.inspection
+        yield from inspection.records()
         self.facts.update(
-            dataset=request.dataset.name,
-            split=request.split,
-            height=request.height,
-            width=request.width,
-            labels=request.labels,
-            digest=request.digest,
-            part_length=request.part_length,
-            names=[example.name for example in inspection.examples],
+            dataset=job.dataset.name,
+            split=job.split,
+            height=job.height,
+            width=job.width,
+            labels=job.labels,
+            digest=job.digest,
+            part_length=job.part_length,
+            names=inspection.names,
             **inspection.facts(),
         )
 
 
-def _config_name(request: Request) -> str:
-    size = f"{request.width}x{request.height}"
-    return f"{request.dataset.name}-{request.split}-{size}-{request.labels}-{request.digest}"
+class _Parts(dict[str, Any]):
+    """TFDS's splits, name → (key, example) pairs, of ``length`` examples each but for the last.
+
+    TFDS writes one after another as it goes through ``items()``. How many there are shows only at the end, since bad
+    pairs may be left out on the way, and TFDS refuses an empty one.
+    """
+
+    def __init__(self, records: Iterator[dict[str, Any]], length: int):
+        super().__init__()
+        self._records, self._length = records, length
+
+    def items(self) -> Any:
+        for number, first in enumerate(self._records):
+            rest = itertools.islice(self._records, self._length - 1)
+            yield f"part{number:06d}", enumerate(itertools.chain([first], rest))
+
+
+def _config_name(job: Job) -> str:
+    size = f"{job.width}x{job.height}"
+    return f"{job.dataset.name}-{job.split}-{size}-{job.labels}-{job.digest}"
 
 
 def prepare(
@@ -120,13 +129,13 @@ def prepare(
       width: of the prepared images.
       labels: ``none`` (label files are neither opened nor looked for: targets of adaptation), ``resized`` (to
         height × width: training) or ``original`` (at their own size: scoring).
-      progress: whether to say what space is needed and to show a progress bar.
+      progress: whether to print the space needed and to show a progress bar.
       flag: the flag that gave ``source_dir``, for messages.
-      label_encoding: what the labels hold; None: what was said of these files before, or else what they show.
-      skip_bad: whether to leave faulty pairs out; None: as was said of these files before, or else no.
+      label_encoding: what the labels hold; None: as given for these files before, or else detected.
+      skip_bad: whether to leave bad pairs out; None: as given for these files before, or else no.
 
     Raises:
-      UserError: missing files, or faults of files (:class:`FaultsFoundError`, which lists them all); nothing is kept.
+      UserError: missing files, or bad ones (:class:`BadFilesError`, which lists them all); nothing is kept.
     """
     if labels not in LABEL_MODES:
         raise ValueError(f"labels is {labels!r}; expected one of {', '.join(LABEL_MODES)}")
@@ -135,43 +144,41 @@ def prepare(
     if label_encoding is not None and label_encoding not in dataset.label_encodings:
         expected = ", ".join(dataset.label_encodings)
         raise UserError(
-            f"--label_encoding={label_encoding}: labels of {dataset.name} are never that; expected {expected}"
+            f"--label_encoding={label_encoding}: labels of {dataset.name} never have it; expected {expected}"
         )
     examples, missing = find_pairs(dataset, split, source_dir, labels != "none", flag)
     data_dir = Path(data_dir).expanduser()
     if not existing_parent(data_dir).is_dir():
         raise UserError(f"--data_dir={data_dir} is or lies in a file; expected a folder")
     files_digest = digest_of_files(dataset, split, examples, missing)
-    before = recall(data_dir, files_digest)
-    said = Decisions(
+    before = overrides.load(data_dir, files_digest)
+    settled = overrides.Overrides(
         before.label_encoding if label_encoding is None else label_encoding,
         before.skip_bad if skip_bad is None else skip_bad,
     )
     files = (tuple(examples), tuple(missing), files_digest)
-    request = Request(dataset, split, Path(source_dir), height, width, labels, *files, said)
-    directory = data_dir / PreparedImages.name / _config_name(request) / str(PreparedImages.VERSION)
+    job = Job(dataset, split, Path(source_dir), height, width, labels, *files, settled)
+    directory = data_dir / PreparedImages.name / _config_name(job) / str(PreparedImages.VERSION)
     # TFDS gives the folder this name when it is whole.
     if not (directory / METADATA_FILE).is_file():
-        with lock(data_dir / PreparedImages.name / ".locks" / _config_name(request)):
+        with lock(data_dir / PreparedImages.name / ".locks" / _config_name(job)):
             if not (directory / METADATA_FILE).is_file():  # nobody else did it while we waited
-                _build(request, data_dir, directory, progress)
-    settle(data_dir, files_digest, said)
+                _build(job, data_dir, directory, progress)
+    overrides.save(data_dir, files_digest, settled)
     return PreparedSet(directory)
 
 
-def _build(request: Request, data_dir: Path, directory: Path, progress: bool) -> None:
+def _build(job: Job, data_dir: Path, directory: Path, progress: bool) -> None:
     """Prepares into a folder of another name, which TFDS renames to ``directory`` at the end."""
     config_dir = directory.parent
     # We hold the lock: whatever is there was left behind by a process that was killed.
     shutil.rmtree(config_dir, ignore_errors=True)
-    inspection = Inspection(request, progress)
-    check_space(inspection, data_dir, progress)
-    if request.decisions.skip_bad:
-        inspection.leave_out_bad()
+    inspection = Inspection(job, progress)
+    check_space(inspection, len(job.examples), data_dir, progress)
     try:
         # TFDS wants a folder for downloads, which there are none of.
         with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
-            builder = PreparedImages(request, inspection, data_dir)
+            builder = PreparedImages(job, inspection, data_dir)
             builder.download_and_prepare(download_dir=downloads, file_format="array_record")
     except BaseException as error:
         shutil.rmtree(config_dir, ignore_errors=True)
@@ -185,7 +192,7 @@ def _build(request: Request, data_dir: Path, directory: Path, progress: bool) ->
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """TFDS talks of downloading on standard output, and of its own progress; ours says what matters."""
+    """Silences TFDS, which prints that it downloads, and its own progress bar."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     tfds.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""One pair of files: what it holds, what is wrong with it, and how it is stored."""
+"""Reads, checks and resizes one pair of image and label."""
 
 import dataclasses
 import io
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sean_jax.data import image_files as label_files
+from sean_jax.data import image_files
 from sean_jax.data.preparation.encodings import LabelReader
-from sean_jax.data.preparation.listing import Example, Fault
+from sean_jax.data.preparation.listing import Example, Problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """A pair without fault.
+    """A good pair.
 
     Attributes:
-      example: which.
+      example: the pair.
       size: its image's, as ``WIDTHxHEIGHT``.
-      record: what is stored of it: name, and encoded PNGs.
+      record: what is stored of it: its name and encoded PNGs.
       pixels: int64 [256], pixels by raw id at the label's own size; None without label.
       encoding: what its label file holds.
     """
@@ -31,12 +31,12 @@ class Checked:
     encoding: str = ""
 
     @property
-    def bytes(self) -> int:
-        """Of the stored record."""
+    def num_bytes(self) -> int:
+        """Size of the stored record."""
         return sum(value.getbuffer().nbytes for name, value in self.record.items() if name != "name")
 
 
-def check(example: Example, size: tuple[int, int], labels: str, reader: LabelReader) -> Checked | Fault:
+def check(example: Example, size: tuple[int, int], labels: str, reader: LabelReader) -> Checked | Problem:
     """Reads and checks a pair and resizes it as the reference does: Pillow's bicubic, and nearest for labels.
 
     Args:
@@ -47,9 +47,9 @@ def check(example: Example, size: tuple[int, int], labels: str, reader: LabelRea
     """
     file = example.image
     try:
-        image = label_files.read_image(file)
+        image = image_files.read_image(file)
         resized = image.resize(size, Image.Resampling.BICUBIC)
-        record = {"name": example.name, "image": io.BytesIO(label_files.encode_png(resized))}
+        record = {"name": example.name, "image": io.BytesIO(image_files.encode_png(resized))}
         text = f"{image.width}x{image.height}"
         if example.label is None:
             return Checked(example, text, record)
@@ -57,13 +57,13 @@ def check(example: Example, size: tuple[int, int], labels: str, reader: LabelRea
         ids, encoding = reader.read(file)
         label = Image.fromarray(ids)
         if label.size != image.size:
-            raise label_files.BadFileError(
+            raise image_files.BadFileError(
                 f"the label is {label.width}x{label.height} and its image {example.name} {text}; expected equal sizes"
             )
         pixels = np.bincount(ids.ravel(), minlength=256)
         if labels == "resized":
             label = label.resize(size, Image.Resampling.NEAREST)
-        record["label"] = io.BytesIO(label_files.encode_png(label))
+        record["label"] = io.BytesIO(image_files.encode_png(label))
         return Checked(example, text, record, pixels, encoding)
-    except label_files.BadFileError as error:
-        return Fault(str(file), str(error))
+    except image_files.BadFileError as error:
+        return Problem(str(file), str(error))

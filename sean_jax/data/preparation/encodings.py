@@ -1,4 +1,4 @@
-"""What the values of label files mean: which encoding a set of files is in, and from it to the data set's own ids.
+"""Label encodings: which one a set of label files is in, and its values as the data set's own ids.
 
 A data set is told apart from its copies by its files as a whole, because a single one may fit two encodings: 8-bit
 files of SYNTHIA hold 0-22 if they are its own ids, and 0-18 and 255 if they are trainIds.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sean_jax.data.catalogue import LABEL_ENCODINGS, TRAIN_IDS, Dataset
+from sean_jax.data.dataset import LABEL_ENCODINGS, TRAIN_IDS, Dataset
 from sean_jax.data.image_files import BadFileError, LabelFile, open_label
 
 _VALID_TRAIN_IDS = frozenset([*TRAIN_IDS, 255])
@@ -19,13 +19,13 @@ _VALID_TRAIN_IDS = frozenset([*TRAIN_IDS, 255])
 _TYPICAL_TRAIN_IDS = frozenset([0, 8, 10, 13])
 # Ids that are ignored and may yet have the colour of a class: polegroup and licence plates (34 is GTA-5's, 255 is -1).
 _LENT_COLORS = {18: "pole", 34: "car", 255: "car"}
-# How many times as many files must speak for an encoding as for another; those in the minority are faults then.
+# How many times as many files must fit one encoding as fit another; those of the minority are errors then.
 _MARGIN = 3
 # Encoding → kind of file.
 _KINDS = {"ids": "channel", "train_ids": "channel", "rgb": "rgb", "red16": "red16"}
 
 
-def vote(values: Iterable[int], dataset: Dataset) -> str | None:
+def matching_encoding(values: Iterable[int], dataset: Dataset) -> str | None:
     """``ids`` or ``train_ids``, whichever the values of one-channel files fit; None if they fit both or neither."""
     present, ids = frozenset(values), frozenset([*dataset.label_ids, *dataset.ignored_ids])
     if present <= ids and not present <= _VALID_TRAIN_IDS:
@@ -59,7 +59,7 @@ def shows_colors(file: LabelFile, dataset: Dataset) -> bool:
 
 
 def detect(paths: Iterable[Path], dataset: Dataset) -> str | None:
-    """The encoding of a set of label files; None if they do not tell. Unreadable files have no say.
+    """The encoding of a set of label files; None if it is ambiguous. Unreadable files are ignored.
 
     The kind of most files decides between colours, 16 bits and one channel. One channel holds the data set's own
     ids or trainIds if nearly all files that fit only one of them fit the same; if none does, their values together
@@ -81,7 +81,7 @@ def detect(paths: Iterable[Path], dataset: Dataset) -> str | None:
         kinds[file.kind] += 1
         if file.kind == "channel":
             present = frozenset(file.present())
-            votes[vote(present, dataset)] += 1
+            votes[matching_encoding(present, dataset)] += 1
             named = named and "labelTrainIds" in path.name
             if present <= _VALID_TRAIN_IDS | {*dataset.label_ids, *dataset.ignored_ids}:
                 together |= present
@@ -97,18 +97,18 @@ def detect(paths: Iterable[Path], dataset: Dataset) -> str | None:
     if own or train:
         more, less, winner = (own, train, "ids") if own > train else (train, own, "train_ids")
         return winner if more >= _MARGIN * less else None
-    return vote(together, dataset)
+    return matching_encoding(together, dataset)
 
 
 class LabelReader:
     """Reads label files of one encoding into the data set's own ids; safe to use from several threads.
 
-    With encoding None (it is not known) it finds what is wrong with a file under every encoding it may be in, and
-    the ids it gives mean nothing. An encoding that a person said (``said``) is not doubted for a file's palette.
+    With encoding None (unknown) it finds what is wrong with a file under every encoding it may be in, and the ids
+    it returns mean nothing. An encoding that the user gave (``given``) is not questioned because of a file's palette.
     """
 
-    def __init__(self, dataset: Dataset, encoding: str | None, said: bool = False):
-        self.dataset, self.encoding, self._said = dataset, encoding, said
+    def __init__(self, dataset: Dataset, encoding: str | None, given: bool = False):
+        self.dataset, self.encoding, self._given = dataset, encoding, given
         self._kinds = {_KINDS[name] for name in ([encoding] if encoding else dataset.label_encodings)}
         if encoding == "rgb":
             self._table = np.full(1 << 24, -1, np.int16)
@@ -138,7 +138,7 @@ class LabelReader:
           BadFileError: unreadable, of another encoding, or with values outside the table.
         """
         file = open_label(path)
-        if self.encoding == "rgb" or (not self._said and shows_colors(file, self.dataset)):
+        if self.encoding == "rgb" or (not self._given and shows_colors(file, self.dataset)):
             file = file.in_colors()
         if file.kind not in self._kinds:
             expected = self.encoding or ", or ".join(dict.fromkeys(self.dataset.label_encodings))
@@ -148,7 +148,7 @@ class LabelReader:
             return np.zeros(file.values.shape, np.uint8), "rgb"
         ids = self.to_ids(file.values)
         if self.encoding in ("ids", "train_ids") and len(self.dataset.label_encodings) > 1:
-            other = vote(file.present(), self.dataset)
+            other = matching_encoding(file.present(), self.dataset)
             if other not in (None, self.encoding):
                 raise BadFileError(f"the label holds {other} where the other files hold {self.encoding}")
         return ids, "palette" if self.encoding == "ids" and file.palette is not None else self.encoding or file.kind

@@ -1,9 +1,9 @@
-"""All files of a data set looked at: what they hold, what is wrong with them, what space they will need."""
+"""Checks all pairs of a data set: statistics, bad files, and the disk space that they will need."""
 
 import collections
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,161 +13,144 @@ from tqdm import tqdm
 from sean_jax.data.concurrency import cpu_count, ordered_map
 from sean_jax.data.preparation.checking import Checked, check
 from sean_jax.data.preparation.encodings import LabelReader, detect
-from sean_jax.data.preparation.job import Request
-from sean_jax.data.preparation.listing import Example, Fault, FaultsFoundError, remedy
+from sean_jax.data.preparation.job import Job
+from sean_jax.data.preparation.listing import BadFilesError, Example, Problem, remedy
 from sean_jax.errors import UserError
 
-# Pairs looked at to tell the labels' encoding and the space needed, before all are.
+# Pairs that are read in advance, to detect the labels' encoding and to estimate the space needed.
 _SAMPLE = 16
 # What an ArrayRecord file takes beyond its records: blocks of 64 KiB.
 _FILE_BYTES = 1 << 17
 
 
 class Inspection:
-    """Goes through the pairs of a request on all cores and notes what it finds.
+    """Checks the pairs of a job on all cores and collects statistics of the good ones."""
 
-    Attributes:
-      examples: the pairs that are to be prepared; all that were found, until some are left out.
-    """
-
-    def __init__(self, request: Request, progress: bool):
-        if not request.examples:
-            raise FaultsFoundError(list(request.missing), remedy(request.split, request.labels))
-        self._request, self._progress = request, progress
-        self.examples: Sequence[Example] = request.examples
-        self._left_out: list[Fault] = []
-        # What a person said of the labels is not doubted.
-        self._suspicious = request.decisions.label_encoding is None
+    def __init__(self, job: Job, progress: bool):
+        """Detects the labels' encoding. Raises BadFilesError if there is no pair."""
+        if not job.examples:
+            raise BadFilesError(list(job.missing), remedy(job.split, job.labels))
+        self._job, self._progress = job, progress
+        self._left_out: list[Problem] = []
+        # What the user says of the labels is not questioned.
+        self._suspicious = job.overrides.label_encoding is None
         # Streets have them; other data may be of any kind.
-        self._roads = [label_id for label_id, name in request.dataset.label_ids.items() if name == "road"]
-        self._reader = LabelReader(request.dataset, self._encoding(), said=not self._suspicious)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._good: list[Example] = []
+        self._roads = [label_id for label_id, name in job.dataset.label_ids.items() if name == "road"]
+        self._reader = LabelReader(job.dataset, self._encoding(), given=not self._suspicious)
+        self._good: list[str] = []
         self._sizes: collections.Counter[str] = collections.Counter()
         self._pixels = np.zeros(256, np.int64)
         self._found: set[str] = set()
 
     def _encoding(self) -> str | None:
-        """What the labels hold, as said or by a sample of them, or by all if the sample does not tell."""
-        request = self._request
-        labels = [example.label for example in self.examples if example.label]
-        if request.decisions.label_encoding or not labels:
-            return request.decisions.label_encoding or request.dataset.label_encodings[0]
+        """The labels' encoding: as given, or of a sample of them, or of all if the sample is ambiguous."""
+        job = self._job
+        labels = [example.label for example in job.examples if example.label]
+        if job.overrides.label_encoding or not labels:
+            return job.overrides.label_encoding or job.dataset.label_encodings[0]
         few = [labels[i] for i in _spread(len(labels))]
-        return detect(few, request.dataset) or (detect(labels, request.dataset) if len(few) < len(labels) else None)
+        return detect(few, job.dataset) or (detect(labels, job.dataset) if len(few) < len(labels) else None)
 
-    def _check(self, example: Example) -> Checked | Fault:
-        size = (self._request.width, self._request.height)
-        result = check(example, size, self._request.labels, self._reader)
+    def _check(self, example: Example) -> Checked | Problem:
+        size = (self._job.width, self._job.height)
+        result = check(example, size, self._job.labels, self._reader)
         if isinstance(result, Checked) and result.pixels is not None and self._suspicious and self._roads:
             # No street is of one class; a photograph of a wall without cracks is.
             present = np.flatnonzero(result.pixels).tolist()
             if len(present) == 1:
-                return Fault(str(example.label), f"the label is {self._everywhere(present[0])}")
+                return Problem(str(example.label), f"the label is {self._everywhere(present[0])}")
         return result
 
     def _everywhere(self, label_id: int) -> str:
         if self._reader.encoding is None:
             return "one value everywhere"
-        meaning = self._request.dataset.label_ids.get(label_id, "ignored")
+        meaning = self._job.dataset.label_ids.get(label_id, "ignored")
         return f"{meaning} (id {label_id}) everywhere{self._way_out(self._reader.encoding)}"
 
     def _way_out(self, encoding: str) -> str:
-        return f"; if that is right, say `prepare --split={self._request.split} --label_encoding={encoding}`"
+        return f"; if that is right, run `prepare --split={self._job.split} --label_encoding={encoding}`"
 
     def stored_size(self) -> float:
-        """Bytes that ``examples`` will take, by a sample of them; 0 if all of that is at fault."""
-        sample = [self.examples[i] for i in _spread(len(self.examples))]
+        """Estimated size in bytes of what is stored, from a sample of the pairs; 0 if all of those are bad."""
+        examples = self._job.examples
+        sample = [examples[i] for i in _spread(len(examples))]
         checked = [result for result in ordered_map(self._check, sample, cpu_count()) if isinstance(result, Checked)]
-        mean = sum(result.bytes for result in checked) / max(1, len(checked))
-        parts = -(-len(self.examples) // self._request.part_length)
-        return mean * len(self.examples) + parts * _FILE_BYTES * bool(checked)
+        mean = sum(result.num_bytes for result in checked) / max(1, len(checked))
+        parts = -(-len(examples) // self._job.part_length)
+        return mean * len(examples) + parts * _FILE_BYTES * bool(checked)
 
-    def leave_out_bad(self) -> None:
-        """Looks at all pairs and takes those with faults out of ``examples``.
-
-        Raises:
-          FaultsFoundError: none is left, or the whole is at fault.
-        """
-        faults = list(self._request.missing)
-        faults += [result for result in self._run("checking") if isinstance(result, Fault)]
-        if wrong := self._faults_of_the_whole():
-            raise self._failure(faults + wrong)
-        if not self._good:
-            raise self._failure(faults)
-        self.examples, self._left_out = self._good, faults
-
-    def records(self, doing: str) -> Iterator[dict[str, Any]]:
-        """What is stored of each of ``examples``, in order.
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Goes through all pairs once and yields what is stored of each good one, in order.
 
         Raises:
-          FaultsFoundError: when all files have been looked at, if any is at fault.
+          BadFilesError: at the end, if a file is bad (unless those are left out), no pair is good, or the labels as a
+            whole are wrong.
         """
-        faults = [] if self._request.decisions.skip_bad else list(self._request.missing)
-        for result in self._run(doing):
-            if isinstance(result, Fault):
-                faults.append(result)
-            elif not faults:  # after the first fault nothing will be kept: only look for more
-                yield result.record
-        if faults := faults + self._faults_of_the_whole():
-            raise self._failure(faults)
-
-    def _run(self, doing: str) -> Iterator[Checked | Fault]:
-        request = self._request
-        self._reset()
+        job, skip_bad = self._job, self._job.overrides.skip_bad
+        problems = list(job.missing)
         for result in tqdm(
-            ordered_map(self._check, self.examples, cpu_count()),
-            desc=f"{doing} {request.dataset.name} {request.split}",
-            total=len(self.examples),
+            ordered_map(self._check, job.examples, cpu_count()),
+            desc=f"preparing {job.dataset.name} {job.split}",
+            total=len(job.examples),
             unit="image",
             disable=not self._progress,
         ):
-            if isinstance(result, Checked):
-                self._good.append(result.example)
-                self._sizes[result.size] += 1
-                if result.pixels is not None:
-                    self._pixels += result.pixels
-                    self._found.add(result.encoding)
-            yield result
+            if isinstance(result, Problem):
+                problems.append(result)
+                continue
+            self._count(result)
+            if skip_bad or not problems:  # otherwise nothing will be kept, and the rest is only checked
+                yield result.record
+        wrong = self._problems_of_the_whole()
+        if wrong or not self._good or (problems and not skip_bad):
+            raise BadFilesError(problems + wrong, remedy(job.split, job.labels), self.facts())
+        self._left_out = problems
 
-    def _failure(self, faults: list[Fault]) -> FaultsFoundError:
-        return FaultsFoundError(faults, remedy(self._request.split, self._request.labels), self.facts())
+    @property
+    def names(self) -> list[str]:
+        """Of the good pairs so far, in order."""
+        return self._good
 
-    def _faults_of_the_whole(self) -> list[Fault]:
-        """What no single file shows."""
-        request, encoding = self._request, self._reader.encoding
-        if request.labels == "none":
+    def _count(self, pair: Checked) -> None:
+        self._good.append(pair.example.name)
+        self._sizes[pair.size] += 1
+        if pair.pixels is not None:
+            self._pixels += pair.pixels
+            self._found.add(pair.encoding)
+
+    def _problems_of_the_whole(self) -> list[Problem]:
+        """What is wrong with the labels although no single file shows it."""
+        job, encoding = self._job, self._reader.encoding
+        if job.labels == "none":
             return []
-        dataset = request.dataset
-        labels = str(request.source_dir / (dataset.split(request.split).labels or ""))
+        dataset = job.dataset
+        labels = str(job.source_dir / (dataset.split(job.split).labels or ""))
         if encoding is None:
             choices = ", ".join(dataset.label_encodings)
-            told = f"say which by `prepare --split={request.split} --label_encoding=NAME`, one of {choices}"
-            return [Fault(labels, f"cannot tell what these labels hold, as their values fit several encodings; {told}")]
+            told = f"choose by `prepare --split={job.split} --label_encoding=NAME`, one of {choices}"
+            return [Problem(labels, f"the values of these labels fit several encodings; {told}")]
         if not self._suspicious or not self._good:
             return []
         number, present = len(self._good), [name for name, count in self._pixels_by_class().items() if count]
         if self._roads and not self._pixels[self._roads].any():
-            return [Fault(labels, f"not one pixel of road in all {number} labels{self._way_out(encoding)}")]
+            return [Problem(labels, f"not one pixel of road in all {number} labels{self._way_out(encoding)}")]
         if not self._roads and len(present) == 1:
-            return [Fault(labels, f"all {number} labels are {present[0]} everywhere{self._way_out(encoding)}")]
+            return [Problem(labels, f"all {number} labels are {present[0]} everywhere{self._way_out(encoding)}")]
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What a report says of the pairs without fault, and ``faults`` of those that were left out."""
+        """What a report says of the good pairs, and ``faults`` of those that were left out."""
         known = bool(self._found) and self._reader.encoding is not None
         return {
             "label_encoding": ", ".join(sorted(self._found)) if known else None,
             "pairs": len(self._good),
             "sizes": dict(sorted(self._sizes.items())),
             "pixels": self._pixels_by_class() if known else {},
-            "faults": [{"file": fault.file, "fault": fault.fault} for fault in self._left_out],
+            "faults": [problem.to_dict() for problem in self._left_out],
         }
 
     def _pixels_by_class(self) -> dict[str, int]:
-        label_ids = self._request.dataset.label_ids
+        label_ids = self._job.dataset.label_ids
         counts = dict.fromkeys(label_ids.values(), 0)
         for label_id, name in label_ids.items():
             counts[name] += int(self._pixels[label_id])
@@ -176,24 +159,24 @@ class Inspection:
 
 
 def _spread(length: int) -> list[int]:
-    """At most _SAMPLE places, evenly spread."""
+    """At most _SAMPLE indices, evenly spread."""
     return np.unique(np.linspace(0, length - 1, min(_SAMPLE, length), dtype=int)).tolist()
 
 
 def existing_parent(path: Path) -> Path:
-    """The path itself or the nearest one above it that is there."""
+    """The path itself or the nearest one above it that exists."""
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def check_space(inspection: Inspection, data_dir: Path, say: bool) -> None:
-    """Says what space the prepared set will take. Raises UserError if the disk has not as much."""
+def check_space(inspection: Inspection, count: int, data_dir: Path, say: bool) -> None:
+    """Prints the space that ``count`` prepared images will take. Raises UserError if the disk has less."""
     needed = inspection.stored_size()
     free = shutil.disk_usage(existing_parent(data_dir)).free
     sizes = f"about {_megabytes(needed)} in {data_dir}, where {_megabytes(free)} are free"
     if needed > free:
-        raise UserError(f"preparing {len(inspection.examples)} images needs {sizes}; choose another --data_dir")
+        raise UserError(f"preparing {count} images needs {sizes}; choose another --data_dir")
     if say:
-        print(f"preparing {len(inspection.examples)} images takes {sizes}", file=sys.stderr)
+        print(f"preparing {count} images takes {sizes}", file=sys.stderr)
 
 
 def _megabytes(count: float) -> str:

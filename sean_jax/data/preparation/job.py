@@ -1,4 +1,4 @@
-"""What is to be prepared, and the digest by which it is known."""
+"""What is to be prepared, and the digest that names it."""
 
 import dataclasses
 import hashlib
@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sean_jax.data.catalogue import Dataset
-from sean_jax.data.preparation.listing import Example, Fault
-from sean_jax.data.preparation.overrides import Decisions
+from sean_jax.data.dataset import Dataset
+from sean_jax.data.preparation.listing import Example, Problem
+from sean_jax.data.preparation.overrides import Overrides
 
 # Part of the digest: counts up when the same files are to give other pixels.
 FORMAT = 4
@@ -18,7 +18,7 @@ PART_BYTES = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class Job:
     """What is to be prepared, from which files, under which name.
 
     ``files_digest`` is that of :func:`digest_of_files`; ``missing`` are files without their counterparts.
@@ -31,14 +31,14 @@ class Request:
     width: int
     labels: str
     examples: tuple[Example, ...]
-    missing: tuple[Fault, ...]
+    missing: tuple[Problem, ...]
     files_digest: str
-    decisions: Decisions
+    overrides: Overrides
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with anything that changes what is prepared."""
-        return _digest([FORMAT, self.files_digest, self.height, self.width, self.labels, *self.decisions])
+        return _digest([FORMAT, self.files_digest, self.height, self.width, self.labels, *self.overrides])
 
     @property
     def part_length(self) -> int:
@@ -48,12 +48,12 @@ class Request:
         return max(1, PART_BYTES // (3 * pixels + label_pixels))
 
 
-def digest_of_files(dataset: Dataset, split: str, examples: list[Example], missing: list[Fault]) -> str:
+def digest_of_files(dataset: Dataset, split: str, examples: list[Example], missing: list[Problem]) -> str:
     """Twelve hexadecimal digits that change with the description or any file's name, length or time."""
     files = []
     for example in examples:
         files.append((example.name, *_stamp(example.image), *(_stamp(example.label) if example.label else ())))
-    return _digest([dataclasses.asdict(dataset), split, files, [fault.file for fault in missing]])
+    return _digest([dataset.identity(), split, files, [problem.file for problem in missing]])
 
 
 def _digest(facts: list[Any]) -> str:

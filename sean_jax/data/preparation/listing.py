@@ -1,15 +1,13 @@
-"""Which files belong together: a split's images, each with its label, in an order that never changes."""
+"""Lists a split's images, each with its label, in a fixed order."""
 
 import dataclasses
 import os
-import re
 from pathlib import Path
 from typing import Any
 
-from sean_jax.data.catalogue import Dataset, Split
+from sean_jax.data.dataset import Dataset, Split
+from sean_jax.data.patterns import fill, matcher
 from sean_jax.errors import UserError
-
-_WILDCARD = re.compile(r"[*?]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,57 +26,44 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fault:
-    """Something wrong with one file, as a person can act on it."""
+class Problem:
+    """What is wrong with one file, in words that say what to do about it."""
 
     file: str
-    fault: str
+    message: str
 
     def __post_init__(self) -> None:
         # Bytes of a name that are not UTF-8 could be neither printed nor put into a report.
         object.__setattr__(self, "file", os.fsencode(self.file).decode(errors="backslashreplace"))
 
+    def to_dict(self) -> dict[str, str]:
+        """As reports hold it."""
+        return {"file": self.file, "fault": self.message}
+
     def __str__(self) -> str:
-        return f"{self.file}: {self.fault}"
+        return f"{self.file}: {self.message}"
 
 
-class FaultsFoundError(UserError):
+class BadFilesError(UserError):
     """Files of a data set cannot be used.
 
     Attributes:
-      faults: all of them; the message names the first few.
-      facts: what was found out about the others, as in a report.
+      problems: one for each bad file, sorted; the message names the first few.
+      facts: what a report says of the other files.
     """
 
-    def __init__(self, faults: list[Fault], remedy: str, facts: dict[str, Any] | None = None):
-        self.faults = sorted(faults, key=lambda fault: fault.file)
+    def __init__(self, problems: list[Problem], remedy: str, facts: dict[str, Any] | None = None):
+        self.problems = sorted(problems, key=lambda problem: problem.file)
         self.facts = facts or {"label_encoding": None, "pairs": 0, "sizes": {}, "pixels": {}}
-        shown = "; ".join(str(fault) for fault in self.faults[:3])
-        more = f"; and {len(self.faults) - 3} more faults" if len(self.faults) > 3 else ""
+        shown = "; ".join(str(problem) for problem in self.problems[:3])
+        more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
         super().__init__(f"{shown}{more}; {remedy}")
-
-
-def wildcards(pattern: str) -> list[str]:
-    """The wildcards of a file pattern, in order."""
-    return _WILDCARD.findall(pattern)
-
-
-def _matcher(pattern: str) -> re.Pattern[str]:
-    """A regular expression whose groups are what the wildcards of ``pattern`` stand for."""
-    parts = re.split(r"([*?])", pattern)
-    meaning = {"*": "([^/]*)", "?": "([^/])"}
-    return re.compile("".join(meaning[part] if part in meaning else re.escape(part) for part in parts))
-
-
-def _fill(pattern: str, texts: tuple[str, ...]) -> str:
-    remaining = iter(texts)
-    return _WILDCARD.sub(lambda _: next(remaining), pattern)
 
 
 def find_pairs(
     dataset: Dataset, split: str, source_dir: str | Path, labels: bool, flag: str = "--source_dir"
-) -> tuple[list[Example], list[Fault]]:
-    """All images of a split with their labels, sorted by name, and a fault for each of either without the other.
+) -> tuple[list[Example], list[Problem]]:
+    """All images of a split with their labels, sorted by name, and a problem for each of either without the other.
 
     Args:
       dataset: the description.
@@ -109,21 +94,21 @@ def find_pairs(
             )
         images = dict(sorted(images.items())[first:end])
     pattern = _label_pattern(root, patterns, images) if labels else None
-    examples, faults, wanted = [], [], set()
+    examples, problems, wanted = [], [], set()
     for name, texts in images.items():
-        label = root / _fill(pattern, texts) if pattern else None
+        label = root / fill(pattern, texts) if pattern else None
         if not _is_utf8(name):
-            faults.append(Fault(str(root / name), "its name is not valid UTF-8; rename it"))
+            problems.append(Problem(str(root / name), "its name is not valid UTF-8; rename it"))
         elif label is not None and not label.is_file():
-            faults.append(Fault(str(root / name), f"its label {label} does not exist"))
+            problems.append(Problem(str(root / name), f"its label {label} does not exist"))
         else:
             examples.append(Example(name, root / name, label))
         wanted.add(label)
     if pattern:
         for name in _find(root, pattern):
             if root / name not in wanted and not _has_image(dataset, root, name):
-                faults.append(Fault(str(root / name), "its image does not exist"))
-    return sorted(examples, key=lambda example: example.name), sorted(faults, key=lambda fault: fault.file)
+                problems.append(Problem(str(root / name), "its image does not exist"))
+    return sorted(examples, key=lambda example: example.name), sorted(problems, key=lambda problem: problem.file)
 
 
 def _is_utf8(name: str) -> bool:
@@ -136,13 +121,13 @@ def _is_utf8(name: str) -> bool:
 
 def _find(root: Path, pattern: str) -> dict[str, tuple[str, ...]]:
     """Files by path relative to ``root`` (or absolute, as the pattern is), with what the wildcards stand for."""
-    matcher = _matcher(pattern)
+    expression = matcher(pattern)
     absolute = pattern.startswith("/")
     found = {}
     globbed = pattern.replace("[", "[[]")  # to glob, brackets stand for a set of characters
     for file in Path("/").glob(globbed[1:]) if absolute else root.glob(globbed):
         name = file.as_posix() if absolute else file.relative_to(root).as_posix()
-        match = matcher.fullmatch(name)
+        match = expression.fullmatch(name)
         # Files with a leading dot are what other systems leave behind in copied folders, not images.
         if match is not None and not file.name.startswith("."):
             found[name] = match.groups()
@@ -154,7 +139,7 @@ def _label_pattern(root: Path, patterns: Split, images: dict[str, tuple[str, ...
     own, copies = patterns.labels, patterns.train_id_labels
 
     def any_there(pattern: str) -> bool:
-        return any((root / _fill(pattern, texts)).is_file() for texts in images.values())
+        return any((root / fill(pattern, texts)).is_file() for texts in images.values())
 
     return copies if own and copies and not any_there(own) and any_there(copies) else own
 
@@ -163,8 +148,8 @@ def _has_image(dataset: Dataset, root: Path, label: str) -> bool:
     """Whether a label belongs to an image of any split: splits may keep their labels in one folder."""
     for patterns in dataset.splits.values():
         for pattern in (patterns.labels, patterns.train_id_labels):
-            match = _matcher(pattern).fullmatch(label) if pattern else None
-            if match and (root / _fill(patterns.images, match.groups())).is_file():
+            match = matcher(pattern).fullmatch(label) if pattern else None
+            if match and (root / fill(patterns.images, match.groups())).is_file():
                 return True
     return False
 
@@ -172,10 +157,10 @@ def _has_image(dataset: Dataset, root: Path, label: str) -> bool:
 def list_examples(
     dataset: Dataset, split: str, source_dir: str | Path, labels: bool, flag: str = "--source_dir"
 ) -> list[Example]:
-    """As :func:`find_pairs`, with images without label an error too (FaultsFoundError, a UserError)."""
-    examples, faults = find_pairs(dataset, split, source_dir, labels, flag)
-    if faults:
-        raise FaultsFoundError(faults, remedy(split, "resized" if labels else "none"))
+    """As :func:`find_pairs`, but an image or label without the other is an error (BadFilesError, a UserError)."""
+    examples, problems = find_pairs(dataset, split, source_dir, labels, flag)
+    if problems:
+        raise BadFilesError(problems, remedy(split, "resized" if labels else "none"))
     return examples
 
 
@@ -183,7 +168,7 @@ _SEE = 'see "Data" in BUILD.md'
 
 
 def remedy(split: str, labels: str) -> str:
-    """What can be done about faulty files of a split prepared in a label mode; the decision holds for both alone."""
+    """What can be done about bad files of a split prepared in a label mode; the command holds for these two alone."""
     command = f"prepare --split={split} --labels={labels} --skip_bad"
     return f"repair or remove these files, or leave them out by `{command}` of that data set; {_SEE}"
 

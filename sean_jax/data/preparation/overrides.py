@@ -1,16 +1,17 @@
-"""What a person settled about files that do not speak for themselves; it holds until one of the files changes.
+"""What a user settled about files that are ambiguous or bad; it holds until one of the files changes.
 
-``prepare --label_encoding`` and ``--skip_bad`` are said once, and ``train`` and ``evaluate`` go by it, at any size.
+``prepare --label_encoding`` and ``--skip_bad`` are given once; ``train`` and ``evaluate`` follow them, at any size.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
+from sean_jax import atomic
 
-class Decisions(NamedTuple):
-    """``label_encoding``: a key of LABEL_ENCODINGS, or None to find out; ``skip_bad``: faulty pairs are left out."""
+
+class Overrides(NamedTuple):
+    """``label_encoding``: a key of LABEL_ENCODINGS, or None to detect it; ``skip_bad``: bad pairs are left out."""
 
     label_encoding: str | None = None
     skip_bad: bool = False
@@ -20,20 +21,18 @@ def _file(data_dir: Path, digest: str) -> Path:
     return data_dir / "decisions" / f"{digest}.json"
 
 
-def recall(data_dir: Path, digest: str) -> Decisions:
-    """What was settled about the files of that digest."""
+def load(data_dir: Path, digest: str) -> Overrides:
+    """The overrides for the files of that digest."""
     try:
-        return Decisions(**json.loads(_file(data_dir, digest).read_text(encoding="utf-8")))
+        return Overrides(**json.loads(_file(data_dir, digest).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        return Decisions()
+        return Overrides()
 
 
-def settle(data_dir: Path, digest: str, decisions: Decisions) -> None:
-    """Remembers it."""
-    file = _file(data_dir, digest)
-    if decisions == recall(data_dir, digest):
+def save(data_dir: Path, digest: str, overrides: Overrides) -> None:
+    """Stores them, unless they are stored already."""
+    if overrides == load(data_dir, digest):
         return
+    file = _file(data_dir, digest)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(decisions._asdict()) + "\n", encoding="utf-8")
-    partial.replace(file)
+    atomic.write(file, json.dumps(overrides._asdict()) + "\n")

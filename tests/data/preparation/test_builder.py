@@ -7,15 +7,15 @@ from pathlib import Path
 import data_fixtures as fixtures
 import numpy as np
 import pytest
+from data_fixtures import prepare_small
 from PIL import Image
 
-from sean_jax.data import image_files as label_files
+from sean_jax.data import image_files
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.preparation import inspection
 from sean_jax.data.preparation import job as requests
-from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.preparation.encodings import LabelReader
-from sean_jax.data.preparation.listing import FaultsFoundError, list_examples
+from sean_jax.data.preparation.listing import BadFilesError, list_examples
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 
@@ -24,11 +24,6 @@ GTA5, SYNTHIA, CITYSCAPES = (DATASETS[name] for name in ("gta5", "synthia", "cit
 
 def decode(png):
     return np.asarray(Image.open(io.BytesIO(png)))
-
-
-def prepare_small(dataset, root, data_dir, **settings):
-    settings = {"split": "train", "height": 16, "width": 30, "labels": "resized", "progress": False, **settings}
-    return prepare(dataset, source_dir=root, data_dir=data_dir, **settings)
 
 
 def read_all(prepared):
@@ -86,7 +81,7 @@ def test_every_16_bit_value_is_read_right(tmp_path):
     values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     other = np.random.default_rng(0).integers(0, 1 << 16, (256, 256, 2), np.uint16)
     fixtures.save_16_bit(np.concatenate([values[..., None], other], -1), tmp_path / "all.png")
-    file = label_files.open_label(tmp_path / "all.png")
+    file = image_files.open_label(tmp_path / "all.png")
     assert file.kind == "red16"
     np.testing.assert_array_equal(file.values, values)
 
@@ -187,30 +182,30 @@ def test_labels_none_never_touches_label_files(tmp_path, monkeypatch):
 # Faults
 
 
-def break_pair(root, fault):
+def break_pair(root, error):
     image, label = root / "images/00002.png", root / "labels/00002.png"
-    if fault == "truncated image":
+    if error == "truncated image":
         image.write_bytes(image.read_bytes()[:200])
-    elif fault == "end of image missing":
+    elif error == "end of image missing":
         image.write_bytes(image.read_bytes()[:-16])
-    elif fault == "damaged label":
+    elif error == "damaged label":
         data = bytearray(label.read_bytes())
         data[-40] ^= 1
         label.write_bytes(data)
-    elif fault == "empty label":
+    elif error == "empty label":
         label.write_bytes(b"")
-    elif fault == "size":
+    elif error == "size":
         fixtures.save(fixtures.label(1, 37, 20, (7,)), label)
-    elif fault == "ids":
+    elif error == "ids":
         fixtures.save(np.full((22, 38), 40, np.uint8), label)
-    elif fault == "colour":
+    elif error == "colour":
         fixtures.save(fixtures.image(1, 38, 22), label)
     else:
         label.unlink()
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("error", "message"),
     [
         ("truncated image", r"images/00002.png: truncated, damaged or not an image"),
         ("end of image missing", r"images/00002.png: truncated, damaged or not an image"),
@@ -222,45 +217,45 @@ def break_pair(root, fault):
         ("no label", r"images/00002.png: its label .*labels/00002.png does not exist"),
     ],
 )
-def test_a_fault_is_one_line_and_nothing_is_kept(tmp_path, fault, message):
+def test_an_error_is_one_line_and_nothing_is_kept(tmp_path, error, message):
     root = fixtures.gta5(tmp_path / "gta5")
-    break_pair(root, fault)
-    with pytest.raises(UserError, match=message) as error:
+    break_pair(root, error)
+    with pytest.raises(UserError, match=message) as raised:
         prepare_small(GTA5, root, tmp_path / "prepared")
-    assert "\n" not in str(error.value)
-    assert "BUILD.md" in str(error.value)
+    assert "\n" not in str(raised.value)
+    assert "BUILD.md" in str(raised.value)
     assert sets_in(tmp_path / "prepared") == []
 
 
-def test_all_faults_are_found_at_once(tmp_path):
+def test_all_errors_are_found_at_once(tmp_path):
     root = fixtures.gta5(tmp_path / "gta5")
     (root / "labels/00001.png").unlink()
     break_pair(root, "ids")
     for i in (4, 5):
         (root / f"images/0000{i}.png").write_bytes(b"no image")
-    with pytest.raises(FaultsFoundError, match="and 1 more faults") as error:
+    with pytest.raises(BadFilesError, match="and 1 more") as raised:
         prepare_small(GTA5, root, tmp_path / "prepared")
-    assert [Path(fault.file).name for fault in error.value.faults] == [f"0000{i}.png" for i in (1, 4, 5, 2)]
+    assert [Path(problem.file).name for problem in raised.value.problems] == [f"0000{i}.png" for i in (1, 4, 5, 2)]
 
 
-def test_a_fault_in_one_part_is_found_with_those_of_later_parts(tmp_path, monkeypatch):
+def test_an_error_in_one_part_is_found_with_those_of_later_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(requests, "PART_BYTES", 1)
     root = fixtures.gta5(tmp_path / "gta5")
     for i in (1, 5):
         (root / f"images/0000{i}.png").write_bytes(b"no image")
-    with pytest.raises(FaultsFoundError) as error:
+    with pytest.raises(BadFilesError) as raised:
         prepare_small(GTA5, root, tmp_path / "prepared")
-    assert len(error.value.faults) == 2
+    assert len(raised.value.problems) == 2
     assert sets_in(tmp_path / "prepared") == []
 
 
 @pytest.mark.parametrize(("value", "ok"), [(0, True), (22, True), (23, False), (255, False), (256, False)])
-def test_16_bit_ids_outside_the_table_are_faults(tmp_path, value, ok):
+def test_16_bit_ids_outside_the_table_are_errors(tmp_path, value, ok):
     fixtures.save_16_bit(np.full((4, 4, 3), value, np.uint16), tmp_path / "x.png")
     if ok:
         assert LabelReader(SYNTHIA, "red16").read(tmp_path / "x.png")[0].tolist() == [[value] * 4] * 4
     else:
-        with pytest.raises(label_files.BadFileError, match=f"label ids {value} are outside .* expected 0-22"):
+        with pytest.raises(image_files.BadFileError, match=f"label ids {value} are outside .* expected 0-22"):
             LabelReader(SYNTHIA, "red16").read(tmp_path / "x.png")
 
 

@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sean_jax.data.catalogue import DATASETS, label_map
+from sean_jax.data.catalogue import DATASETS
+from sean_jax.data.dataset import label_map
 from sean_jax.data.image_files import BadFileError, open_label
 from sean_jax.data.label_spaces import CITYSCAPES_COLORS, LABEL_SPACES
-from sean_jax.data.preparation.encodings import LabelReader, detect, vote
+from sean_jax.data.preparation.encodings import LabelReader, detect, matching_encoding
 
 GTA5, SYNTHIA, CITYSCAPES = (DATASETS[name] for name in ("gta5", "synthia", "cityscapes"))
 VALID = {"cityscapes": {*range(34), 255}, "gta5": {*range(35), 255}, "synthia": {*range(23)}}
@@ -14,11 +15,11 @@ TRAIN_IDS = {*range(19), 255}
 
 
 def outcome(reader, value):
-    """The trainId that a value of a file ends as, or "fault"."""
+    """The trainId that a value of a file ends as, or "error"."""
     try:
         (label_id,) = reader.to_ids(np.array([value], np.int32))
     except BadFileError:
-        return "fault"
+        return "error"
     return int(label_map(reader.dataset, LABEL_SPACES["19"])[label_id])
 
 
@@ -26,15 +27,15 @@ def outcome(reader, value):
     ("name", "encoding"),
     [("synthia", "red16"), *((name, encoding) for name in VALID for encoding in ("ids", "train_ids"))],
 )
-def test_every_value_maps_as_published_or_is_a_fault(name, encoding):
+def test_every_value_maps_as_published_or_is_an_error(name, encoding):
     dataset = DATASETS[name]
     reader = LabelReader(dataset, encoding)
-    published = label_map(dataset, LABEL_SPACES["19"])  # test_datasets holds it against the tables written out
+    published = label_map(dataset, LABEL_SPACES["19"])  # test_catalogue checks it against the published tables
     for value in range(1 << 16 if encoding == "red16" else 256):
         if encoding == "train_ids":
-            expected = value if value in TRAIN_IDS else "fault"
+            expected = value if value in TRAIN_IDS else "error"
         else:
-            expected = int(published[value]) if value in VALID[name] else "fault"
+            expected = int(published[value]) if value in VALID[name] else "error"
         assert outcome(reader, value) == expected, value
 
 
@@ -45,7 +46,7 @@ def test_every_colour_of_a_class_maps_to_it(name):
     red, green, blue = np.moveaxis(fixtures.to_colors(ids).astype(np.int32), -1, 0)
     np.testing.assert_array_equal(reader.to_ids(red << 16 | green << 8 | blue), ids)
     assert outcome(reader, 0) == 255
-    assert outcome(reader, 0x010203) == "fault"
+    assert outcome(reader, 0x010203) == "error"
 
 
 # Telling copies apart
@@ -113,7 +114,7 @@ def test_a_few_strange_files_do_not_change_what_the_others_tell(tmp_path):
     assert detect(paths, SYNTHIA) is None  # 13 speak for ids and 5 for trainIds
 
 
-def test_a_file_of_another_encoding_than_the_rest_is_a_fault(tmp_path):
+def test_a_file_of_another_encoding_than_the_rest_is_an_error(tmp_path):
     path = written(tmp_path, "gta5", "train_ids")[0]
     with pytest.raises(BadFileError, match="holds train_ids where the other files hold ids"):
         LabelReader(GTA5, "ids").read(path)
@@ -142,7 +143,7 @@ def test_colours_in_a_palette_are_colours(tmp_path, name, ids):
     with pytest.raises(BadFileError, match="a PNG of mode P in colours; expected ids"):
         LabelReader(dataset, "ids").read(paths[0])
     if ids == (0, 11):  # indices 0 and 1, whatever a palette says of them, if a person says so
-        assert set(np.unique(LabelReader(dataset, "ids", said=True).read(paths[0])[0])) == {0, 1}
+        assert set(np.unique(LabelReader(dataset, "ids", given=True).read(paths[0])[0])) == {0, 1}
 
 
 # Cityscapes' colours of its own ids (34 is GTA-5's) and of trainIds.
@@ -172,13 +173,13 @@ def test_indices_that_are_ids_may_have_any_palette(tmp_path, name, encoding, pal
     np.testing.assert_array_equal(table[read], table[raw])
 
 
-def test_votes():
-    assert vote({7, 26}, CITYSCAPES) == "ids"
-    assert vote({0, 1, 2, 8, 10, 13, 255}, CITYSCAPES) == "train_ids"
-    assert vote({40}, CITYSCAPES) is None
-    assert vote({3, 255}, SYNTHIA) == "train_ids"
-    assert vote({3, 22}, SYNTHIA) == "ids"
-    assert vote({3, 22, 255}, SYNTHIA) is None
+def test_matching_encodings():
+    assert matching_encoding({7, 26}, CITYSCAPES) == "ids"
+    assert matching_encoding({0, 1, 2, 8, 10, 13, 255}, CITYSCAPES) == "train_ids"
+    assert matching_encoding({40}, CITYSCAPES) is None
+    assert matching_encoding({3, 255}, SYNTHIA) == "train_ids"
+    assert matching_encoding({3, 22}, SYNTHIA) == "ids"
+    assert matching_encoding({3, 22, 255}, SYNTHIA) is None
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,23 @@
 """Faults of whole data sets, what is decided about them, and what training does with it."""
 
+import collections
 import json
 import os
 import shutil
-from collections import namedtuple
 
 import data_fixtures as fixtures
 import numpy as np
 import pytest
+from data_fixtures import assert_reported, errors_of, prepare_small
 
 from sean_jax.data.catalogue import DATASETS
-from sean_jax.data.preparation import inspection
-from sean_jax.data.preparation.builder import prepare
-from sean_jax.data.preparation.listing import FaultsFoundError
+from sean_jax.data.preparation import checking, inspection, job
+from sean_jax.data.preparation.listing import BadFilesError
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 from sean_jax.run import plan as setup
 
 SYNTHIA, GTA5, CITYSCAPES = (DATASETS[name] for name in ("synthia", "gta5", "cityscapes"))
-
-
-def prepare_small(dataset, root, data_dir, **settings):
-    settings = {"split": "train", "height": 16, "width": 30, "labels": "resized", "progress": False, **settings}
-    return prepare(dataset, source_dir=root, data_dir=data_dir, **settings)
-
-
-def faults_of(dataset, root, data_dir, **settings):
-    with pytest.raises(FaultsFoundError) as error:
-        prepare_small(dataset, root, data_dir, **settings)
-    return error.value
 
 
 def copy_labels(root, convert):
@@ -39,8 +28,8 @@ def copy_labels(root, convert):
 
 
 def break_many(root):
-    """One fault of each kind in ten GTA-5 pairs; returns the faulty files with what is wrong."""
-    faults = {
+    """One error of each kind in ten GTA-5 pairs; returns the bad files with what is wrong."""
+    errors = {
         "labels/00001.png": "its image does not exist",
         "images/00002.png": "its label",
         "images/00003.png": "truncated, damaged or not an image",
@@ -58,20 +47,14 @@ def break_many(root):
     fixtures.save(fixtures.label(1, *fixtures.GTA5_SIZES[0], (7, 40, 200)), root / "labels/00006.png")
     fixtures.save(np.zeros(fixtures.GTA5_SIZES[1][::-1], np.uint8), root / "labels/00007.png")
     fixtures.save(fixtures.image(1, *fixtures.GTA5_SIZES[2]), root / "labels/00008.png")
-    return {str(root / file): fault for file, fault in faults.items()}
+    return {str(root / file): error for file, error in errors.items()}
 
 
-def assert_faults(found, expected):
-    assert {fault["file"] for fault in found} == set(expected)
-    for fault in found:
-        assert expected[fault["file"]] in fault["fault"]
-
-
-def test_every_kind_of_fault_is_found_at_once(tmp_path):
+def test_every_kind_of_error_is_found_at_once(tmp_path):
     root = fixtures.gta5(tmp_path / "gta5", 10)
     expected = break_many(root)
-    error = faults_of(GTA5, root, tmp_path / "prepared")
-    assert_faults([{"file": fault.file, "fault": fault.fault} for fault in error.faults], expected)
+    error = errors_of(GTA5, root, tmp_path / "prepared")
+    assert_reported([problem.to_dict() for problem in error.problems], expected)
     assert error.facts["pairs"] == 2
     assert error.facts["label_encoding"] == "palette"
     assert error.facts["sizes"] == {"38x20": 1, "40x20": 1}
@@ -79,44 +62,75 @@ def test_every_kind_of_fault_is_found_at_once(tmp_path):
     assert not list((tmp_path / "prepared").glob("prepared_images/[!.]*"))
 
 
-def test_skip_bad_leaves_faulty_pairs_out_and_training_goes_by_it(tmp_path):
+def test_skip_bad_leaves_bad_pairs_out_and_training_goes_by_it(tmp_path):
     root = fixtures.gta5(tmp_path / "gta5", 10)
     expected = break_many(root)
     prepared = prepare_small(GTA5, root, tmp_path / "prepared", skip_bad=True)
     assert prepared.names == ["images/00009.png", "images/00010.png"]
     assert [prepared.read(i)["name"] for i in range(2)] == prepared.names
-    assert_faults(prepared.metadata["faults"], expected)
+    assert_reported(prepared.metadata["faults"], expected)
     assert prepared.metadata["pairs"] == 2
     # Said once, it holds for other sizes and for training, until a file changes.
     assert prepare_small(GTA5, root, tmp_path / "prepared") == prepared
     assert len(prepare_small(GTA5, root, tmp_path / "prepared", height=18)) == 2
     os.utime(root / "images/00009.png", ns=(1, 1))
-    assert len(faults_of(GTA5, root, tmp_path / "prepared").faults) == 8
+    assert len(errors_of(GTA5, root, tmp_path / "prepared").problems) == 8
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_each_pair_is_decoded_once_besides_the_sample(tmp_path, monkeypatch, skip_bad):
+    root, decoded = fixtures.gta5(tmp_path / "gta5", 40), collections.Counter()
+    read_image = checking.image_files.read_image
+
+    def counted(path):
+        decoded[path.name] += 1
+        return read_image(path)
+
+    monkeypatch.setattr(checking.image_files, "read_image", counted)
+    if skip_bad:
+        (root / "images/00003.png").write_bytes(b"no image")
+    prepared = prepare_small(GTA5, root, tmp_path / "prepared", skip_bad=skip_bad)
+    assert len(prepared) == 40 - skip_bad
+    assert len(decoded) == 40
+    assert decoded.total() == 40 + 16
+
+
+@pytest.mark.parametrize("bad", [(), (1, 2), (3,), (5, 6), (1, 2, 3, 4, 5)])
+def test_parts_are_full_whichever_pairs_are_left_out(tmp_path, monkeypatch, bad):
+    """Two examples a part: which is where one is sought, and a part without any cannot be written."""
+    monkeypatch.setattr(job, "PART_BYTES", 2 * 16 * 30 * 4)
+    root = fixtures.gta5(tmp_path / "gta5", 6)
+    for number in bad:
+        (root / f"images/{number:05}.png").write_bytes(b"no image")
+    prepared = prepare_small(GTA5, root, tmp_path / "prepared", skip_bad=True)
+    assert prepared.names == [f"images/{number:05}.png" for number in range(1, 7) if number not in bad]
+    assert [prepared.read(i)["name"] for i in range(len(prepared))] == prepared.names
+    assert len(list(prepared.directory.glob("*.array_record*"))) == -(-(6 - len(bad)) // 2)
 
 
 def test_skip_bad_with_nothing_left(tmp_path):
     root = fixtures.gta5(tmp_path / "gta5", 2)
     for path in root.glob("images/*"):
         path.write_bytes(b"no image")
-    assert len(faults_of(GTA5, root, tmp_path / "prepared", skip_bad=True).faults) == 2
+    assert len(errors_of(GTA5, root, tmp_path / "prepared", skip_bad=True).problems) == 2
 
 
 def test_unreadable_images_of_a_target(tmp_path):
     root = fixtures.cityscapes(tmp_path / "cityscapes", {"train": 4})
     bad = sorted(root.glob("leftImg8bit/*/*/*"))[1]
     bad.write_bytes(b"no image")
-    (fault,) = faults_of(CITYSCAPES, root, tmp_path / "prepared", labels="none").faults
-    assert fault.file == str(bad)
+    (problem,) = errors_of(CITYSCAPES, root, tmp_path / "prepared", labels="none").problems
+    assert problem.file == str(bad)
     assert len(prepare_small(CITYSCAPES, root, tmp_path / "prepared", labels="none", skip_bad=True)) == 3
 
 
 def test_labels_that_pillow_would_read_as_zeros_are_not_taken(tmp_path):
     """What converting SYNTHIA by Pillow leaves: 8-bit files of zeros."""
     root = copy_labels(fixtures.synthia(tmp_path / "synthia"), np.zeros_like)
-    faults = [fault.fault for fault in faults_of(SYNTHIA, root, tmp_path / "prepared").faults]
-    assert len(faults) == 4
-    assert faults.count("the label is one value everywhere") == 3
-    assert any("cannot tell" in fault for fault in faults)
+    messages = [problem.message for problem in errors_of(SYNTHIA, root, tmp_path / "prepared").problems]
+    assert len(messages) == 4
+    assert messages.count("the label is one value everywhere") == 3
+    assert any("fit several encodings" in message for message in messages)
 
 
 @pytest.mark.parametrize("name", ["ids", "train_ids"])
@@ -157,13 +171,13 @@ def ambiguous(tmp_path):
     return root
 
 
-def test_ambiguous_labels_are_refused_with_all_other_faults(tmp_path, ambiguous):
+def test_ambiguous_labels_are_refused_with_all_other_errors(tmp_path, ambiguous):
     (ambiguous / "RGB/0000001.png").write_bytes(b"no image")
-    error = faults_of(SYNTHIA, ambiguous, tmp_path / "prepared")
-    image, whole = sorted(error.faults, key=lambda fault: "RGB" not in fault.file)
+    error = errors_of(SYNTHIA, ambiguous, tmp_path / "prepared")
+    image, whole = sorted(error.problems, key=lambda problem: "RGB" not in problem.file)
     assert image.file.endswith("RGB/0000001.png")
-    assert "cannot tell what these labels hold" in whole.fault
-    assert "say which by `prepare --split=train --label_encoding=NAME`, one of red16, ids, train_ids" in whole.fault
+    assert "the values of these labels fit several encodings" in whole.message
+    assert "choose by `prepare --split=train --label_encoding=NAME`, one of red16, ids, train_ids" in whole.message
     assert (error.facts["label_encoding"], error.facts["pairs"], error.facts["pixels"]) == (None, 2, {})
 
 
@@ -172,7 +186,7 @@ def test_label_encoding_settles_it_for_training_too(tmp_path, ambiguous):
     given = {"source": "synthia", "source_dir": str(ambiguous), "target_dir": str(cityscapes), "height": 16}
     given |= {"width": 32, "data_dir": str(tmp_path / "prepared")}
     planned = setup.plan(given)
-    with pytest.raises(UserError, match="say which by `prepare --split=train --label_encoding=NAME`"):
+    with pytest.raises(UserError, match="choose by `prepare --split=train --label_encoding=NAME`"):
         setup.prepare_training(planned, reads_target=True, progress=False)
     pixels = {}
     for encoding in ("ids", "train_ids"):
@@ -185,7 +199,7 @@ def test_label_encoding_settles_it_for_training_too(tmp_path, ambiguous):
 
 
 def test_an_encoding_that_a_data_set_never_has(tmp_path):
-    with pytest.raises(UserError, match=r"labels of cityscapes are never that; expected ids, train_ids"):
+    with pytest.raises(UserError, match=r"labels of cityscapes never have it; expected ids, train_ids"):
         prepare_small(CITYSCAPES, tmp_path, tmp_path / "prepared", label_encoding="red16")
 
 
@@ -194,7 +208,7 @@ def test_an_encoding_that_a_data_set_never_has(tmp_path):
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):
     root = fixtures.gta5(tmp_path / "gta5")
-    usage = namedtuple("usage", "total used free")
+    usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(inspection.shutil, "disk_usage", lambda _: usage(10**4, 0, 5000))
     with pytest.raises(UserError, match=r"preparing 5 images needs about 0.1 MB in .*; choose another --data_dir"):
         prepare_small(GTA5, root, tmp_path / "prepared")
@@ -240,7 +254,7 @@ def test_train_prepares_anew_what_is_stale(trained):
     third = directories()
     assert (third[0], third[1] != first[1], third[2]) == (second[0], True, first[2])
     next((target / "gtFine/val").glob("*/*")).write_bytes(b"no image")
-    with pytest.raises(FaultsFoundError, match="truncated, damaged or not an image"):
+    with pytest.raises(BadFilesError, match="truncated, damaged or not an image"):
         directories()
 
 

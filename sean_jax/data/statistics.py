@@ -1,0 +1,49 @@
+"""Statistics of prepared labels, computed once and stored with them."""
+
+import contextlib
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image
+
+from sean_jax.data.concurrency import cpu_count, ordered_map
+from sean_jax.data.prepared import PreparedSet, write_extra
+
+
+def class_shares(prepared: PreparedSet, label_map: np.ndarray, num_classes: int) -> np.ndarray:
+    """The share of each class among all pixels of each example's label, ignored pixels included.
+
+    The first call reads all labels and stores the result as an extra of the prepared set, under a name that depends
+    on the label map.
+
+    Args:
+      prepared: prepared with labels.
+      label_map: uint8 [256], raw label id → class index or IGNORE_LABEL.
+      num_classes: classes of the label space.
+
+    Returns:
+      float64 [examples, num_classes], 0 to 1; a row sums to 1 less the share of ignored pixels.
+
+    Raises:
+      ValueError: the set was prepared without labels.
+      UserError: the prepared set is damaged.
+    """
+    if prepared.labels == "none":
+        raise ValueError("class shares need labels; the set was prepared without")
+    table = np.asarray(label_map, np.uint8)
+    name = f"class_shares_{num_classes}_{hashlib.sha256(table.tobytes()).hexdigest()[:12]}"
+    if prepared.has_extra(name):
+        return np.array(prepared.extra(name))
+
+    def shares(index: int) -> np.ndarray:
+        label = np.asarray(Image.open(io.BytesIO(prepared.read(index).get("label", b""))))
+        # Raw ids are counted first: 256 counts are quicker to map than all pixels.
+        counts = np.zeros(256, np.int64)
+        np.add.at(counts, table, np.bincount(label.ravel(), minlength=256))
+        return counts[:num_classes] / label.size
+
+    found = np.stack(list(ordered_map(shares, range(len(prepared)), cpu_count())))
+    with contextlib.suppress(OSError):  # a folder that cannot be written to costs the time again, no more
+        write_extra(prepared, name, found)
+    return found

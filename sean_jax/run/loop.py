@@ -52,8 +52,8 @@ def train(plan: Plan, workdir: pathlib.Path) -> bool:
     source, target = prepare_training(plan, reads_target=method.reads_target, progress=leader)
     scorer = None
     if scored is not None and config.eval_split is not None:
-        own_devices = [d for d in devices if d.process_index == jax.process_index()]
-        scorer = Scorer(plan.run, plan.target, config.eval_split, scored, own_devices)
+        # Scoring uses all devices, even where the training batch is too small for them.
+        scorer = Scorer(plan.run, plan.target, config.eval_split, scored, jax.local_devices())
     else:
         say(f"{plan.target.name} has no labelled split: nothing will be scored")
 

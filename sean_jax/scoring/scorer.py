@@ -50,11 +50,11 @@ class Scorer:
         """Scores of each network in percent, with confusion matrix and stamp, by the network's name."""
         classes = self._run.label_space.classes
         score(np.zeros((len(classes),) * 2), classes, protocol)  # refused here if it cannot be computed
-        return {name: self._evaluate(name, params, step, protocol) for name, params in networks.items()}
-
-    def _evaluate(self, network: str, params: Any, step: int | None, protocol: str) -> dict[str, Any]:
         host_share = range(jax.process_index(), len(self._prepared), jax.process_count())
-        confusion = self._confusion(params, self.examples(host_share))
+        confusion = self._confusion(networks, self.examples(host_share))
+        return {name: self._stamped(name, confusion[name], step, protocol) for name in networks}
+
+    def _stamped(self, network: str, confusion: np.ndarray, step: int | None, protocol: str) -> dict[str, Any]:
         config, classes = self._run.config, self._run.label_space.classes
         selection = "oracle selection" if config.selection == "oracle" else "last checkpoint"
         if step is None:

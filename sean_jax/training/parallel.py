@@ -62,7 +62,18 @@ def pmap_step(step: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     return lambda state, batch, rng: mapped(state, local_shards(devices, batch), rng)
 
 
-def pmap_predict(predict: Callable[..., Any], devices: Devices, **static: Any) -> Callable[..., Any]:
-    """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis."""
-    mapped = jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices, **static)
-    return lambda params, batch: mapped(params, local_shards(devices, batch))
+def shard(batch: dict[str, np.ndarray], devices: Devices) -> dict[str, jax.Array]:
+    """This host's share of a batch on its devices, ``[local devices, b / devices, ...]``; the copies are under way."""
+    local = [d for d in devices if d.process_index == jax.process_index()]
+    mesh = jax.sharding.Mesh(np.array(local), (AXIS,))
+    over_devices = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    return jax.device_put(local_shards(devices, batch), over_devices)
+
+
+def pmap_predict(predict: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
+    """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis.
+
+    ``params`` come from :func:`replicate` and the batch from :func:`shard`, so that several networks can be applied to
+    one copy of it.
+    """
+    return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)

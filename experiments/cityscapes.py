@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from paper import CAVEATS_SWEEPS
-from study import NETWORKS, Results, Study, arguments, mean_ious, small, spread, write
+from study import NETWORKS, Results, Study, arguments, mean_ious, seed_spread, small, write
 
 from sean_jax.config import Config
 from sean_jax.errors import UserError
-from sean_jax.scoring.protocols import COMPARABLE, score
+from sean_jax.scoring.protocols import score
+from sean_jax.scoring.stored import COMPARABLE
 
 SMOKE: dict[str, Any] = {
     "source": "minicity_game", "target": "minicity_camera", "width_multiplier": 1 / 32, "fc_channels": 256,
@@ -109,10 +110,10 @@ def class_table(paper: PaperRows, results: Results, also: str | None = None) -> 
         for network in NETWORKS:
             scores = [scores[network] for found in seeds.values() for scores in found["scores"].values()]
             cells = [_mean_iou_of(scores, name) for name in short_names]
-            cells.append(spread([found["mean_iou"] for found in scores]))
+            cells.append(seed_spread([found["mean_iou"] for found in scores]))
             if also:
                 again = [score(np.array(s["confusion_matrix"]), tuple(s["classes"]), also)["mean_iou"] for s in scores]
-                cells.append(spread(again))
+                cells.append(seed_spread(again))
             chosen = ", oracle selection" if scores[0]["selection"] == "oracle selection" else ""
             lines.append(" | ".join([f"| {row}, {network}{chosen}", *cells]) + " |")
     return "\n".join(lines)
@@ -149,7 +150,7 @@ def sweep(name: str, setting: str, symbol: str, paper_values: Mapping[float, flo
         shared = {row: f"sean, {preset}" for row, settings in of.items() if settings[setting] == default}
         results = trainings.results(of, args.seeds, {row: training(shared.get(row, row)) for row in of})
         for network in NETWORKS:
-            cells = [spread(mean_ious(results, row, scored, network)) for row in of for scored in trainings.scored]
+            cells = [seed_spread(mean_ious(results, row, scored, network)) for row in of for scored in trainings.scored]
             lines.append(" | ".join([f"| sean, {preset}, {network}", *cells]) + " |")
         found |= results
     text = "\n".join([*lines, notes(found, CAVEATS_SWEEPS)])

@@ -24,6 +24,7 @@ from sean_jax.run import directory as rundir
 from sean_jax.run import loop
 from sean_jax.run import plan as setup
 from sean_jax.run import trained as networks
+from sean_jax.run.records import read_lines
 from sean_jax.scoring import scorer as scoring
 
 NETWORKS = ("student", "teacher")
@@ -101,7 +102,7 @@ class Study:
         """Of one training: scores by scored set, and the share of kept pixels in the last line of its metrics."""
         workdir = self.train(name, seed, settings)
         scores = {scored: self.score(workdir, scored) for scored in self.scored}
-        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        lines = read_lines(workdir / "metrics.jsonl")
         kept = [line["train/kept_pixels"] for line in lines if "train/kept_pixels" in line]
         return {"scores": scores, "kept_pixels": kept[-1] if kept else None}
 
@@ -124,7 +125,7 @@ def mean_ious(results: Results, row: str, scored: str, network: str) -> list[flo
     return [found["scores"][scored][network]["mean_iou"] for found in results[row].values()]
 
 
-def spread(values: Sequence[float], sign: str = "") -> str:
+def seed_spread(values: Sequence[float], sign: str = "") -> str:
     """``mean ± sample standard deviation``, or the number itself if there is one; ``sign``: ``+`` for differences."""
     mean = f"{statistics.mean(values):{sign}.1f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
@@ -143,7 +144,7 @@ def seeds_table(results: Results, scored: Sequence[str], held_out_from: Mapping[
             for name in scored:
                 values = mean_ious(results, row, name, network)
                 each = f" ({', '.join(f'{v:.1f}' for v in values)})" if len(values) > 1 else ""
-                cells.append("–" if name in held_out_from.get(row, ()) else spread(values) + each)
+                cells.append("–" if name in held_out_from.get(row, ()) else seed_spread(values) + each)
             kept = [found["kept_pixels"] for found in seeds.values() if found["kept_pixels"] is not None]
             cells.append(", ".join(f"{share:.2f}" for share in kept) or "–")
             lines.append(" | ".join([f"| {row}", network, *cells]) + " |")
@@ -160,7 +161,7 @@ def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[s
                 both = zip(*(mean_ious(results, row, name, network) for row in (one, other)), strict=True)
                 values = [a - b for a, b in both]
                 each = f" ({', '.join(f'{v:+.1f}' for v in values)})" if len(values) > 1 else ""
-                cells.append(spread(values, sign="+") + each)
+                cells.append(seed_spread(values, sign="+") + each)
             lines.append(" | ".join([f"| {one} − {other}", network, *cells, "–"]) + " |")
     return "\n".join(lines)
 

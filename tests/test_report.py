@@ -19,7 +19,7 @@ from sean_jax.scoring.scorer import Evaluation
 # The command
 
 
-def test_the_command_writes_one_file_and_says_what_smells(run_copy, tmp_path):
+def test_the_command_writes_one_file_and_prints_the_warnings(run_copy, tmp_path):
     before = {path.name for path in run_copy.iterdir()}
     result = commands.run(tmp_path / "output", "report", workdir=run_copy)
     assert (result.code, result.said()) == (0, [])

@@ -1,6 +1,5 @@
 """What a run shows and leaves behind while it trains: progress bar, metrics, TensorBoard, pictures."""
 
-import json
 import pathlib
 import sys
 import time
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from sean_jax.run import directory as rundir
 from sean_jax.scoring.metrics import format_table
 from sean_jax.scoring.scorer import Evaluation, describe
+from sean_jax.scoring.stored import read_scores
 
 
 class Monitor:
@@ -40,7 +40,7 @@ class Monitor:
             if int(picture.stem.removeprefix("step_")) > restored_step:
                 picture.unlink()
         evaluation = workdir / "evaluation.json"
-        if evaluation.exists() and (_scores(evaluation)["teacher"]["step"] or 0) > restored_step:
+        if evaluation.exists() and (read_scores(evaluation)["teacher"]["step"] or 0) > restored_step:
             evaluation.unlink()
         self._bar = tqdm(
             total=run.config.steps,
@@ -100,7 +100,7 @@ class Monitor:
         if self._config.selection == "last" or not path.exists():
             return True
         # Of equal scores the later counts, as among the checkpoints.
-        return _scores(path)["teacher"]["mean_iou"] <= teacher["mean_iou"]
+        return read_scores(path)["teacher"]["mean_iou"] <= teacher["mean_iou"]
 
     def end_step(self, step: int) -> None:
         """Writes the step's lines of ``metrics.jsonl`` and ``timing.jsonl``, if there is anything to write."""
@@ -130,16 +130,12 @@ class Monitor:
         self.close()
 
 
-def _scores(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def final_report(workdir: pathlib.Path) -> str:
     """The per-class table of the teacher that counts, and what else was scored; from ``evaluation.json``."""
     path = workdir / "evaluation.json"
     if not path.exists():
         return "nothing was scored: the target has no labelled split"
-    scores = _scores(path)
+    scores = read_scores(path)
     lines = [describe(scores["teacher"]), format_table(scores["teacher"])]
     lines += [f"{describe(s)}: mean IoU {s['mean_iou']:.1f}" for name, s in scores.items() if name != "teacher"]
     return "\n".join(lines)

@@ -6,7 +6,10 @@ import numpy as np
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union by class in [0, 1], float64 ``[classes]``; NaN for a class that occurs in neither labels nor predictions."""
+    """Intersection over union by class in [0, 1], float64 ``[classes]``.
+
+    NaN for a class that occurs neither in the labels nor in the predictions.
+    """
     confusion = np.asarray(confusion, np.float64)
     intersection = np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - intersection

@@ -81,16 +81,15 @@ class Scorer:
         classes, attention = self._predict(params, image[None])
         return np.asarray(classes[0]), np.asarray(attention[0])
 
-    def spread(self, count: int) -> list[Example]:
-        """``count`` examples spread over the split: neighbours in a video look alike."""
-        places = np.linspace(0, len(self._prepared) - 1, min(count, len(self._prepared)), dtype=int)
-        return list(self.examples(places.tolist()))
+    def sample(self, count: int) -> list[Example]:
+        """``count`` examples evenly spaced over the split, since neighbours in a video look alike."""
+        return list(self.examples(visualize.evenly_spaced(len(self._prepared), count)))
 
     def panel(self, params: Any) -> np.ndarray:
         """RGB picture, an example a row: input, ground truth, prediction, attention map, kept pixels."""
         threshold = self._run.config.attention_threshold
         rows = []
-        for example in self.spread(PICTURES):
+        for example in self.sample(PICTURES):
             classes, attention = self.segment(params, example.image)
             rows.append(
                 [

@@ -1,4 +1,4 @@
-"""Pictures, by hand."""
+"""Small pictures, computed by hand."""
 
 import io
 
@@ -51,3 +51,10 @@ def test_palette_picture_keeps_the_classes_and_shows_the_colours():
     picture = Image.open(buffer)
     np.testing.assert_array_equal(np.asarray(picture), classes)
     np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), visualize.colorize(classes, PALETTE))
+
+
+def test_indices_are_evenly_spaced_from_first_to_last():
+    assert visualize.evenly_spaced(500, 4) == [0, 166, 332, 499]
+    assert visualize.evenly_spaced(5, 4) == [0, 1, 2, 4]
+    assert visualize.evenly_spaced(3, 4) == [0, 1, 2]
+    assert visualize.evenly_spaced(0, 4) == []

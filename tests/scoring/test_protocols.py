@@ -71,6 +71,21 @@ def test_the_mean_is_over_the_protocols_classes(protocol, space, left_out):
     assert scores["mean_iou"] == pytest.approx(np.mean([iou(confusion, classes.index(name)) for name in kept]))
 
 
+def test_absent_classes_are_not_in_a_protocols_mean_and_zeros_are():
+    road, car, truck = (CITYSCAPES_CLASSES.index(name) for name in ("road", "car", "truck"))
+    confusion = np.zeros((19, 19), int)
+    confusion[road, road] = confusion[car, road] = confusion[truck, truck] = 10  # truck is none of the 16
+    scores = score(confusion, CITYSCAPES_CLASSES, "16-of-19")
+    assert (scores["iou"]["road"], scores["iou"]["car"], scores["mean_iou"]) == (50, 0, 25)
+    assert scores["absent"] == [name for name in LABEL_SPACES["16"].classes if name not in ("road", "car")]
+    assert score(np.zeros((19, 19), int), CITYSCAPES_CLASSES, "16-of-19")["mean_iou"] == 0
+
+
+def test_a_protocol_needs_its_own_classes_and_not_only_as_many():
+    with pytest.raises(UserError, match=r"--protocol=16 .* cannot be computed.*use --protocol=all$"):
+        score(random_matrix(16), tuple(f"class {i}" for i in range(16)), "16")
+
+
 def test_cca_13_merges_truth_and_prediction():
     confusion = random_matrix(19)
     into = {"wall": "building", "fence": "building", "pole": "building", "terrain": "vegetation"}
@@ -138,7 +153,7 @@ def test_a_file_without_scores_is_refused(tmp_path, content, message):
     ],
 )
 def test_a_damaged_score_is_refused(tmp_path, change, message):
-    good = stored(random_matrix(19), CITYSCAPES_CLASSES)
+    good = stored(np.eye(19, dtype=int), CITYSCAPES_CLASSES)
     file = tmp_path / "evaluation.json"
     file.write_text(json.dumps({"first": good, "second": good}))
     assert list(read_scores(file)) == ["first", "second"]

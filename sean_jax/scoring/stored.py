@@ -40,7 +40,7 @@ def read_scores(path: str | os.PathLike[str], label: str | None = None) -> dict[
         return scores
     except OSError as error:
         raise UserError(f"cannot read {label}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{label} holds no scores ({error!r}); expected a run's evaluation.json or a file of evaluate --out"
         ) from None

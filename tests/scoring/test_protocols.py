@@ -145,6 +145,7 @@ def test_a_file_without_scores_is_refused(tmp_path, content, message):
     [
         ({"confusion_matrix": [[1, 2]]}, r"a matrix of \(1, 2\) for 19 classes"),
         ({"confusion_matrix": [], "classes": []}, "a matrix of"),
+        ({"confusion_matrix": [[2**64] * 19] * 19}, "OverflowError"),
         ({"confusion_matrix": [[-1] * 19] * 19}, "a matrix of"),
         ({"mean_iou": None}, "not a number"),
         ({"iou": {"road": "high"}}, "not a number"),
@@ -158,7 +159,7 @@ def test_a_damaged_score_is_refused(tmp_path, change, message):
     file.write_text(json.dumps({"first": good, "second": good}))
     assert list(read_scores(file)) == ["first", "second"]
     file.write_text(json.dumps({"first": good, "second": good | change}))
-    with pytest.raises(UserError, match=f"second: .*{message}"):
+    with pytest.raises(UserError, match=rf"holds no scores \(.*{message}"):
         read_scores(file)
 
 
@@ -171,6 +172,14 @@ def test_the_first_network_of_an_evaluation_counts(tmp_path):
         again = rescore(tmp_path / "evaluation.json", "16-of-19")
         matrix = {"teacher": teacher, "student": student}[first]
         assert again.items() >= score(matrix, CITYSCAPES_CLASSES, "16-of-19").items()
+
+
+def test_counts_beyond_32_bits_are_rescored_exactly(tmp_path):
+    confusion = np.eye(19, dtype=int) * 2**33
+    confusion[0, 1] = 2**33
+    (tmp_path / "scores.json").write_text(json.dumps(stored(confusion, CITYSCAPES_CLASSES)))
+    scores = rescore(tmp_path / "scores.json", "19")
+    assert (scores["iou"]["road"], scores["iou"]["sidewalk"], scores["iou"]["sky"]) == (50, 50, 100)
 
 
 def test_the_command_needs_no_network(tmp_path):

@@ -10,16 +10,16 @@ from sean_jax.run import plan as setup
 from sean_jax.scoring.scorer import PICTURES, Scorer
 
 
-class Started(Exception):
+class ReachedError(Exception):
     """Ends the training where scoring is set up."""
 
 
 def test_scoring_uses_all_devices_whatever_the_training_batch(roads, tmp_path, monkeypatch):
     def started(run, dataset, split, prepared, devices):
-        raise Started(devices)
+        raise ReachedError(devices)
 
     monkeypatch.setattr(loop, "Scorer", started)
-    with pytest.raises(Started) as used:
+    with pytest.raises(ReachedError) as used:
         loop.train(setup.plan(roads | {"batch_size": 1}), tmp_path / "run")
     assert used.value.args[0] == jax.local_devices()
     assert len(jax.local_devices()) == 4

@@ -95,7 +95,7 @@ def mask(run: RunData) -> str | None:
     recorded = f"over the last {len(end)} recorded steps" if len(end) > 1 else "at the last recorded step"
     meaning = "almost nothing of the target is used" if share < NOTHING_KEPT else "the mask has no effect"
     threshold = run.settings.get("attention_threshold")
-    return f"The mask ratio of the consistency mask is {share:.1%} {recorded} (threshold {threshold}): {meaning}."
+    return f"The mask ratio is {share:.1%} {recorded} (threshold {threshold}): {meaning}."
 
 
 def network_worse(run: RunData) -> str | None:

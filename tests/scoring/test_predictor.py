@@ -118,12 +118,12 @@ def record_shards(monkeypatch) -> list:
 
 
 def test_counts_of_several_hosts_are_added_in_64_bits():
-    hosts = np.array([[[2**31 + 5, 2**30 - 1], [0, 3]], [[2**33 + 7, 1], [2**30, 2**40 + 1]]])
+    hosts = np.array([[[2**31 + 5, 2**31 - 1], [0, 3]], [[2**33 + 7, 1], [2**30, 2**40 + 1]]])
     halves = np.stack([to_halves(counts) for counts in hosts])
     assert halves.dtype == np.int32
     total = from_halves(halves)
     assert total.dtype == np.int64
-    assert total.tolist() == [[2**31 + 2**33 + 12, 2**30], [2**30, 2**40 + 4]]
+    assert total.tolist() == [[2**31 + 2**33 + 12, 2**31], [2**30, 2**40 + 4]]
 
 
 def test_attention_comes_at_full_size_too(params, examples):

@@ -54,7 +54,7 @@ def _damaged_timing(run):
 
 
 def _damaged_scores(run):
-    (run / "evaluation.json").write_text('{"teacher": {"mean_iou": 1}}')
+    (run / "evaluation.json").write_text('{"first": {"mean_iou": 1}}')
 
 
 def _damaged_configuration(run):
@@ -116,8 +116,8 @@ def test_times_are_written_beside_the_metrics(finished):
 def test_times_past_the_restored_step_are_dropped_and_taken_again(finished, tmp_path):
     run = rundir.load(finished)
     run = run._replace(config=dataclasses.replace(run.config, selection="last"))
-    score = json.loads((finished / "evaluation.json").read_text())["teacher"]
-    evaluation = Evaluation({"teacher": score}, np.zeros((4, 4, 3), np.uint8))
+    name, score = next(iter(json.loads((finished / "evaluation.json").read_text()).items()))
+    evaluation = Evaluation({name: score}, np.zeros((4, 4, 3), np.uint8))
 
     def steps(first, last, restored):
         with Monitor(tmp_path, run, restored, images_per_step=4, leader=True) as monitor:

@@ -43,16 +43,14 @@ def lines(count=40, **changes) -> list[dict]:
     ]
 
 
-HEALTHY = RunData(
-    "run", SETTINGS, SPACE, metrics=lines(), scores={"teacher": scores(), "student": scores(mean_iou=58.0)}
-)
+HEALTHY = RunData("run", SETTINGS, SPACE, metrics=lines(), scores={"main": scores(), "other": scores(mean_iou=58.0)})
 
 
-def changed(settings=None, metrics=None, teacher=None, student=None, **changes) -> RunData:
+def changed(settings=None, metrics=None, main=None, other=None, **changes) -> RunData:
     run = dataclasses.replace(HEALTHY, settings=SETTINGS | (settings or {}), **changes)
     if metrics is not None:
         run = dataclasses.replace(run, metrics=metrics)
-    entries = {"teacher": teacher or scores(), "student": student or scores(mean_iou=58.0)}
+    entries = {"main": main or scores(), "other": other or scores(mean_iou=58.0)}
     return run if "scores" in changes else dataclasses.replace(run, scores=entries)
 
 
@@ -73,18 +71,18 @@ POLE_UNTRUE = [[80, 5, 5, 0], [5, 70, 5, 0], [2, 2, 60, 2], [0, 0, 0, 0]]
         (checks.unfinished, changed(metrics=[]), ("none of its 400 steps",)),
         (
             checks.oracle_selection,
-            changed({"selection": "oracle"}, teacher=scores(step=300)),
+            changed({"selection": "oracle"}, main=scores(step=300)),
             ("step 300", "camera/val"),
         ),
         (checks.oracle_selection, changed({"selection": "oracle"}, scores={}), ("camera/val",)),
-        (checks.collapse, changed(teacher=scores(ONE_CLASS)), ("predicts 1 ", "has 4", "road", "100%", "36%")),
+        (checks.collapse, changed(main=scores(ONE_CLASS)), ("predicts 1 ", "has 4", "road", "100%", "36%")),
         (checks.mask, changed(metrics=lines(**{"train/kept_pixels": lambda t: 0.002 * (t < 2)})), ("threshold 0.3",)),
         (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 0.0}]), ("0.0%", "almost nothing")),
         (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 1.0}]), ("100.0%", "no effect")),
         (
             checks.network_worse,
-            changed(student=scores(mean_iou=61.0)),
-            ("teacher is worse than student (61.0)", "60.0"),
+            changed(other=scores(mean_iou=61.0)),
+            ("main is worse than other (61.0)", "60.0"),
         ),
         (
             checks.losses,
@@ -96,8 +94,8 @@ POLE_UNTRUE = [[80, 5, 5, 0], [5, 70, 5, 0], [2, 2, 60, 2], [0, 0, 0, 0]]
             changed(metrics=lines(**{"train/loss_segmentation": lambda t: 0.5})),
             ("no longer falls", "0.5"),
         ),
-        (checks.zero_iou, changed(teacher=scores(NO_POLE)), ("1 of 4", "pole")),
-        (checks.zero_iou, changed(teacher=scores(POLE_UNTRUE)), ("1 of 4", "not in the labels: pole")),
+        (checks.zero_iou, changed(main=scores(NO_POLE)), ("1 of 4", "pole")),
+        (checks.zero_iou, changed(main=scores(POLE_UNTRUE)), ("1 of 4", "not in the labels: pole")),
     ],
 )
 def test_a_warning_is_one_sentence_with_its_numbers(check, run, parts):
@@ -113,12 +111,12 @@ def test_a_warning_is_one_sentence_with_its_numbers(check, run, parts):
     ("check", "run"),
     [
         (checks.collapse, changed(scores={})),
-        (checks.collapse, changed(teacher=scores(NO_POLE))),  # three of four classes: not a collapse
+        (checks.collapse, changed(main=scores(NO_POLE))),  # three of four classes: not a collapse
         (checks.mask, changed({"attention": False}, metrics=[{"step": 400, "train/kept_pixels": 1.0}])),
         (checks.mask, changed(metrics=[{"step": 400, "train/loss": 1.0}])),  # source_only
         (checks.mask, changed(metrics=lines(**{"train/kept_pixels": lambda t: 1.0 if t < 0.5 else 0.6}))),
-        (checks.network_worse, changed(student=scores(mean_iou=60.4))),  # within the noise
-        (checks.network_worse, changed(scores={"teacher": scores()})),
+        (checks.network_worse, changed(other=scores(mean_iou=60.4))),  # within the noise
+        (checks.network_worse, changed(scores={"main": scores()})),
         (checks.losses, changed(metrics=lines(12, **{"train/loss": lambda t: 1 + t}))),  # too few values
         (checks.losses, changed(metrics=lines(**{"train/loss_consistency": lambda t: t}))),  # expected
         (checks.zero_iou, changed(scores={})),
@@ -129,11 +127,11 @@ def test_no_warning(check, run):
 
 
 def test_scores_that_cannot_be_compared_are_named():
-    other = dataclasses.replace(changed(teacher=scores(split="test")), name="other")
+    other = dataclasses.replace(changed(main=scores(split="test")), name="other")
     (sentence,) = checks.check_comparison([HEALTHY, other])
     assert "run and other" in sentence
     assert "split as before and test" in sentence
-    fewer = changed(scores={"teacher": scores() | {"classes": ["road"]}})
+    fewer = changed(scores={"main": scores() | {"classes": ["road"]}})
     assert "4 and 1 classes" in checks.check_comparison([HEALTHY, fewer])[0]
 
 

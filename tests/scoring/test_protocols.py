@@ -23,7 +23,7 @@ def iou(confusion, i):
 
 def stored(confusion, classes, **changes):
     stamp = {
-        "network": "teacher",
+        "network": "main",
         "checkpoint": "step 7",
         "step": 7,
         "seed": 0,
@@ -164,13 +164,13 @@ def test_a_damaged_score_is_refused(tmp_path, change, message):
 
 
 def test_the_first_network_of_an_evaluation_counts(tmp_path):
-    student, teacher = (random_matrix(19) + i for i in range(2))
-    for first in ("teacher", "student"):
-        both = {"teacher": stored(teacher, CITYSCAPES_CLASSES), "student": stored(student, CITYSCAPES_CLASSES)}
+    two, one = (random_matrix(19) + i for i in range(2))
+    for first in ("one", "two"):
+        both = {"one": stored(one, CITYSCAPES_CLASSES), "two": stored(two, CITYSCAPES_CLASSES)}
         ordered = {first: both.pop(first)} | both
         (tmp_path / "evaluation.json").write_text(json.dumps(ordered))
         again = rescore(tmp_path / "evaluation.json", "16-of-19")
-        matrix = {"teacher": teacher, "student": student}[first]
+        matrix = {"one": one, "two": two}[first]
         assert again.items() >= score(matrix, CITYSCAPES_CLASSES, "16-of-19").items()
 
 
@@ -198,7 +198,7 @@ def test_the_command_needs_no_network(tmp_path):
 
 def test_a_table_of_scores_that_are_not_comparable_needs_a_flag():
     confusion = random_matrix(19)
-    one, other = stored(confusion, CITYSCAPES_CLASSES), stored(confusion, CITYSCAPES_CLASSES, seed=1, network="student")
+    one, other = stored(confusion, CITYSCAPES_CLASSES), stored(confusion, CITYSCAPES_CLASSES, seed=1, network="other")
     table = score_table({"first": one, "second": other}).splitlines()
     assert table[0].startswith("| score | mIoU | road |")
     assert table[2].startswith(f"| first | {one['mean_iou']:.1f} |")

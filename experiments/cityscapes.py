@@ -15,7 +15,8 @@ from study import Results, Study, arguments, mean_ious, networks_of, seed_spread
 
 from sean_jax.config import describe_settings
 from sean_jax.errors import UserError
-from sean_jax.scoring.protocols import COMPARABLE, score
+from sean_jax.scoring.protocols import score
+from sean_jax.scoring.stored import COMPARABLE
 
 SMOKE: dict[str, Any] = {
     "source": "minicity_game", "target": "minicity_camera", "width_multiplier": 1 / 32, "fc_channels": 256,

@@ -27,7 +27,7 @@ def main() -> None:
     columns = []
     for row, settings in cityscapes.methods([preset]).items():
         scorer, params = trainings.open(trainings.train(cityscapes.training(row), seed, settings), scored)
-        examples = scorer.spread(4)
+        examples = scorer.sample(4)
         columns.append([colorize(scorer.segment(params, e.image)[0], scorer.palette) for e in examples])
         truth = [colorize(truth_of(example), scorer.palette) for example in examples]
     rows = list(zip([example.image for example in examples], truth, *columns, strict=True))

@@ -28,7 +28,7 @@ def main() -> None:
     for steps in (2, 4) if args.scale == "smoke" else (500, 1500):
         workdir = trainings.train(f"sean-{preset}-{steps}_steps", seed, {"preset": preset, "steps": steps})
         scorer, params = trainings.open(workdir, scored)
-        examples = scorer.spread(4)
+        examples = scorer.sample(4)
         columns.append([heat_map(scorer.segment(params, example.image)[1]["attention"]) for example in examples])
         titles.append(f"attention, step {steps}")
     rows = list(zip([example.image for example in examples], *columns, strict=True))

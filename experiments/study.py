@@ -22,6 +22,7 @@ from sean_jax.cli import compilation_cache
 from sean_jax.errors import UserError
 from sean_jax.run import stages
 from sean_jax.run.directory import write_json
+from sean_jax.run.records import read_lines
 from sean_jax.run.score import open_scorer
 from sean_jax.run.trained import TrainedNetwork, network_names, open_network
 from sean_jax.scoring.scorer import Scorer
@@ -99,7 +100,7 @@ class Study:
         """Of one training: scores by scored set, and the share of kept pixels in the last line of its metrics."""
         workdir = self.train(name, seed, settings)
         scores = {scored: self.score(workdir, scored) for scored in self.scored}
-        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        lines = read_lines(workdir / "metrics.jsonl")
         kept = [line["train/kept_pixels"] for line in lines if "train/kept_pixels" in line]
         return {"scores": scores, "kept_pixels": kept[-1] if kept else None}
 

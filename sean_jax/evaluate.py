@@ -1,7 +1,7 @@
 """``python -m sean_jax.evaluate``: scores a run or a weights file on a labelled data set.
 
-With ``--from=scores.json`` (what ``--out`` wrote) the stored confusion matrix is scored again under ``--protocol``,
-without network and images, where the matrix holds enough for it. ``--from`` given several times makes a table.
+``--from=scores.json`` (a file that ``--out`` wrote) computes the scores of ``--protocol`` from the stored confusion
+matrix, without the network and the images. Repeat ``--from`` to print a table.
 """
 
 import pathlib
@@ -16,8 +16,9 @@ from sean_jax.run.directory import write_json
 from sean_jax.run.score import score_network
 from sean_jax.run.trained import open_network
 from sean_jax.scoring.metrics import format_table
-from sean_jax.scoring.protocols import PROTOCOLS, rescore, score_table
+from sean_jax.scoring.protocols import PROTOCOLS
 from sean_jax.scoring.scorer import describe
+from sean_jax.scoring.stored import rescore, score_table
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
@@ -26,9 +27,13 @@ DATASET = flags.DEFINE_string("dataset", None, "built-in data set or TOML file; 
 DATASET_DIR = flags.DEFINE_string("dataset_dir", None, "its folder; default: the run's, if it is the run's target")
 SPLIT = flags.DEFINE_string("split", None, "labelled split; default: the data set's own")
 PROTOCOL = flags.DEFINE_enum("protocol", "all", list(PROTOCOLS), "which classes the mean is over")
-FROM = flags.DEFINE_multi_string("from", None, "scores.json to score again by --protocol; several make a table")
-MIXED = flags.DEFINE_bool("mixed", False, "with several --from: allow unlike scores in one table, each saying of what")
-OUT = flags.DEFINE_string("out", None, "file for the scores as JSON")
+FROM = flags.DEFINE_multi_string(
+    "from", None, "compute scores from the confusion matrix in this scores.json; repeat to print a table"
+)
+MIXED = flags.DEFINE_bool(
+    "mixed", False, "with several --from: allow scores that are not comparable in one table, each labelled"
+)
+OUT = flags.DEFINE_string("out", None, "write the scores to this file as JSON")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
 LOADER = flags.DEFINE_enum("loader", None, ["tf_data", "grain"], "input engine")
 HEIGHT = flags.DEFINE_integer("height", None, "input size in pixels; default: the size trained at", lower_bound=16)
@@ -45,13 +50,13 @@ def main() -> None:
         others = (WORKDIR, WEIGHTS, NETWORK, DATASET, DATASET_DIR, SPLIT, DATA_DIR, LOADER)
         if given := [f"--{f.name}" for f in (*others, HEIGHT, WIDTH, BATCH_SIZE, PRECISION) if f.value is not None]:
             raise UserError(
-                "--from scores a stored matrix again and goes with --protocol, --out and --mixed only; "
+                "--from uses a stored confusion matrix and can be combined with --protocol, --out and --mixed only; "
                 f"leave out {', '.join(given)}"
             )
         if len(FROM.value) == 1:
             _report(rescore(FROM.value[0], PROTOCOL.value), out)
         elif out:
-            raise UserError(f"--out={out} takes the scores of one --from; redirect the table instead")
+            raise UserError(f"--out={out} needs a single --from; redirect standard output to keep the table")
         else:
             print(score_table({path: rescore(path, PROTOCOL.value) for path in FROM.value}, mixed=MIXED.value))
     else:
@@ -62,7 +67,7 @@ def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
     print(describe(scores))
     print(format_table(scores))
     if scores["absent"]:
-        print(f"  left out of the mean, neither true nor predicted: {', '.join(scores['absent'])}")
+        print(f"  not in the mean, since neither labelled nor predicted: {', '.join(scores['absent'])}")
     if out:
         write_json(out, scores)
 

@@ -1,4 +1,4 @@
-"""``python -m sean_jax.report``: one HTML page about a run, or about several beside each other; opens offline."""
+"""``python -m sean_jax.report``: one self-contained HTML page about one run, or about several side by side."""
 
 import logging
 import pathlib
@@ -9,17 +9,17 @@ from sean_jax import atomic
 from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
 
-WORKDIR = flags.DEFINE_multi_string("workdir", None, "run directory; several are compared")
-OUT = flags.DEFINE_string("out", None, "file for the page; default: report.html in the first run directory")
+WORKDIR = flags.DEFINE_multi_string("workdir", None, "run directory; repeat to compare runs")
+OUT = flags.DEFINE_string("out", None, "HTML file to write; default: report.html in the first run directory")
 
 
 def main() -> None:
     if not WORKDIR.value:
-        raise UserError("--workdir is needed: a run directory, as sean_jax.train leaves it; several are compared")
+        raise UserError("--workdir is needed: a run directory of sean_jax.train; repeat it to compare runs")
     out = pathlib.Path(OUT.value or pathlib.Path(WORKDIR.value[0], "report.html"))
     if OUT.value and not out.parent.is_dir():
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of fonts that it looks for once
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # hides a message about fonts
     from sean_jax.reporting.page import findings, render
     from sean_jax.reporting.rundata import load_runs
 

@@ -29,9 +29,9 @@ def main() -> None:
     def images(batches: int) -> list[Any]:
         return [examples[i % len(examples)] for i in range(batches * case.batch)]
 
-    evaluate(params, images(case.warmup))
+    evaluate({"network": params}, images(case.warmup))
     start = time.perf_counter()
-    confusion = evaluate(params, images(case.steps))
+    confusion = evaluate({"network": params}, images(case.steps))["network"]
     seconds = time.perf_counter() - start
     assert confusion.sum() == case.steps * case.batch * (examples[0].label != 255).sum()
     values = {"images_per_s": case.steps * case.batch / seconds, "ms_per_batch": 1e3 * seconds / case.steps}

@@ -10,11 +10,11 @@ import numpy as np
 
 from sean_jax import weights
 from sean_jax.config import describe_settings, from_flat_settings
+from sean_jax.data.label_spaces import IGNORE_LABEL
 from sean_jax.methods.sean import SEAN, Views
 from sean_jax.models import DeepLab, Params
 from sean_jax.parity.reference import Case, seeded_batch, seeded_state_dict
 from sean_jax.training.augmentation import SourceView
-from sean_jax.training.losses import IGNORE_LABEL
 from sean_jax.training.parallel import AXIS
 
 # Bounds by quantity: a plain rerun in another framework stays well inside (parity README's "seen" column).

@@ -1,3 +1,3 @@
-"""The page of ``python -m sean_jax.report``: what a run directory holds (rundata), what smells in it (checks), charts,
-tables and pictures, and the template that holds them together (page). Needs neither JAX nor TensorFlow.
+"""The HTML page of ``python -m sean_jax.report``: a run's files (rundata), warnings (checks), charts, tables, pictures,
+and the page that combines them. Needs neither JAX nor TensorFlow.
 """

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG that takes its text colour from the page; the same lines give the same bytes."""
+"""Line charts as inline SVG that inherits its text colour from the page. Equal lines give equal bytes."""
 
 import io
 import re
@@ -13,17 +13,20 @@ from matplotlib.ticker import MaxNLocator
 
 from sean_jax.reporting.rundata import Series
 
-# Of lines, a run each. After Okabe and Ito's colours for the colour-blind, in lightnesses that stand out by at least
-# 3:1 both from white and from the page's dark background; no two differ by red against green alone.
+# Line colours, one per run: Okabe and Ito's palette for colour-blind readers, with a contrast of at least 3:1 to white
+# and to the page's dark background. No two differ in red against green alone.
 COLORS = ("#3d7fd9", "#d55e00", "#009e73", "#cc6fa8", "#a8862a", "#8a8f98")
 
-_INK = "#010203"  # becomes currentColor: a colour that nothing else has
-_MOST_POINTS = 1200  # of a line: more than a screen shows; longer series are averaged over equal numbers of points
-_SMOOTHED_PART, _LEAST_SMOOTHED = 0.05, 40  # of the points: window of the running mean, and when it is drawn at all
+_INK = "#010203"  # replaced by currentColor: a colour that nothing else has
+_MOST_POINTS = 1200  # per line, more than a screen shows; longer series are averaged in groups of equal size
+_SMOOTHED_PART, _LEAST_SMOOTHED = (
+    0.05,
+    40,
+)  # window of the running mean as a share of the points; least points to draw one
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,  # a dollar sign in a name is one
-    "font.family": ["DejaVu Sans"],  # for the room that text takes; the page draws it in its own, which is narrower
+    "text.parse_math": False,  # a dollar sign in a name is only that
+    "font.family": ["DejaVu Sans"],  # to lay out the text; the page draws it in its own font, which is narrower
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,12 +36,25 @@ _STYLE = {
 
 
 class Line(NamedTuple):
-    """One line of a chart; ``smooth``: draw it faintly with its running mean over it."""
+    """One line of a chart.
+
+    Attributes:
+      dash: index into the dash patterns: 0 is solid.
+      smooth: draw the line faintly, with its running mean on top.
+    """
 
     series: Series
     color: str
-    dashed: bool = False
+    dash: int = 0
     smooth: bool = False
+
+
+_DASHES = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1, 1.5))}  # CSS → matplotlib
+
+
+def line_dash(index: int) -> str:
+    """The CSS border style that stands for a dash pattern in a legend."""
+    return list(_DASHES)[index % len(_DASHES)]
 
 
 def line_chart(
@@ -50,15 +66,15 @@ def line_chart(
     top: float | None = None,
     small: bool = False,
 ) -> Markup:
-    """Lines over steps as an SVG element that fills the width it is given.
+    """Lines over steps as an SVG element that fills the available width.
 
     Args:
-      name: what is shown; also read to those who cannot see. No two charts of a page may share one.
-      lines: values that are not negative; empty series are left out.
-      last_step: right end of the axis.
-      unit: of the values, written beside the axis.
-      top: upper end of the axis; None for the largest value.
-      small: for one of many beside each other, with fewer numbers on its axes.
+      name: the chart's title, also its label for screen readers; unique on a page.
+      lines: empty series are left out.
+      last_step: right end of the horizontal axis.
+      unit: unit of the values, written beside the vertical axis.
+      top: upper end of the vertical axis; None for the largest value.
+      small: one of many small charts, with fewer numbers on its axes.
     """
     style: Any = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context(style):
@@ -68,7 +84,8 @@ def line_chart(
             _draw(axes, line)
         drawn = np.concatenate([thin(line.series).values for line in lines])
         axes.set_xlim(0, max(last_step, 1))
-        axes.set_ylim(0, top if top is not None else (1.05 * drawn.max(initial=0) or 1))
+        bottom, largest = 1.05 * drawn.min(initial=0), 1.05 * drawn.max(initial=0)
+        axes.set_ylim(bottom, top if top is not None else (largest or -bottom or 1))
         steps = [1, 2, 5, 10]
         axes.xaxis.set_major_locator(MaxNLocator(3 if small else 6, integer=True, steps=steps))
         if last_step >= 10_000:
@@ -86,7 +103,7 @@ def line_chart(
 
 
 def thin(series: Series, most: int = _MOST_POINTS) -> Series:
-    """At most ``most`` points, each the mean of equally many; what does not fill the last one is averaged likewise."""
+    """At most ``most`` points, each the mean of a group of equal size; the last group may be smaller."""
     size = -(-len(series.values) // most)
     if size <= 1:
         return series
@@ -96,7 +113,7 @@ def thin(series: Series, most: int = _MOST_POINTS) -> Series:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Means over ``window`` values up to and around each (fewer at both ends); ``[n]`` → ``[n]``."""
+    """Centred means over ``window`` values (fewer at both ends); ``[n]`` → ``[n]``."""
     ones = np.ones(window)
     return np.convolve(values, ones, "same") / np.convolve(np.ones_like(values), ones, "same")
 
@@ -105,7 +122,7 @@ def _draw(axes, line: Line) -> None:
     steps, values = thin(line.series)
     if not len(values):
         return
-    style = {"color": line.color, "linestyle": (0, (4, 2)) if line.dashed else "-", "clip_on": False}
+    style = {"color": line.color, "linestyle": _DASHES[line_dash(line.dash)], "clip_on": False}
     if line.smooth and len(values) >= _LEAST_SMOOTHED:
         axes.plot(steps, values, alpha=0.35, linewidth=0.7, **style)
         axes.plot(steps, running_mean(values, max(3, int(_SMOOTHED_PART * len(values)))), linewidth=1.6, **style)
@@ -114,7 +131,7 @@ def _draw(axes, line: Line) -> None:
 
 
 def _inline(svg: str, name: str) -> Markup:
-    """matplotlib's file as an element of a page: without prologue, size, styles for all, clips and unused names."""
+    """matplotlib's SVG file as an element of the page: without prologue, size, global styles, clips and unused ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>|<clipPath.*?</clipPath>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' clip-path="[^"]*"', "", svg)

@@ -1,4 +1,4 @@
-"""The page: everything that :mod:`sean_jax.reporting` finds in runs, in one HTML file that needs no other."""
+"""The report: one self-contained HTML page about one or several runs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,38 +8,46 @@ from markupsafe import Markup
 
 from sean_jax.errors import UserError
 from sean_jax.reporting import checks, pictures, tables
-from sean_jax.reporting.charts import COLORS, Line, line_chart
+from sean_jax.reporting.charts import COLORS, Line, line_chart, line_dash
 from sean_jax.reporting.rundata import RunData, Series
 
+# Titles of the quantities that are known; others are titled by their key.
 _LOSSES = {
     "train/loss": "Total loss",
     "train/loss_segmentation": "Segmentation loss, source",
     "train/loss_consistency": "Consistency loss, target",
 }
+_OPTIMISATION = {
+    "train/learning_rate": "Learning rate",
+    "train/gradient_norm": "Gradient norm",
+    "train/update_norm": "Update norm",
+    "train/parameter_norm": "Parameter norm",
+}
+_MASK_RATIO = "train/kept_pixels"
 
 
 class Figure(NamedTuple):
     title: str
     chart: Markup
-    color: str | None = None  # of the class it shows
+    color: str | None = None  # of the class that it shows
 
 
 class Finding(NamedTuple):
-    run: str  # empty where it is about all
+    run: str  # empty for a finding about all runs
     text: str
 
 
 def findings(runs: Sequence[RunData]) -> list[Finding]:
-    """Everything that smells in these runs."""
+    """The warnings about these runs."""
     found = [Finding("", text) for text in checks.check_comparison(runs)]
     return found + [Finding(run.name, text) for run in runs for text in checks.check_run(run)]
 
 
 def render(runs: Sequence[RunData]) -> str:
-    """The HTML page about one run, or several beside each other.
+    """The HTML page about one run, or about several side by side.
 
     Raises:
-      UserError: more runs than lines can be told apart.
+      UserError: there are more runs than line colours.
     """
     if len(runs) > len(COLORS):
         raise UserError(f"{len(runs)} runs are too many for one page; give at most {len(COLORS)} --workdir")
@@ -63,8 +71,9 @@ def _contents(runs: Sequence[RunData]) -> dict[str, Any]:
         "facts": tables.facts(runs),
         "notable_settings": notable,
         "other_settings": rest,
-        "losses": [f for key, title in _LOSSES.items() if (f := _figure(title, key, runs, smooth=True))],
-        "kept": _figure("Kept pixels", "train/kept_pixels", runs, unit="percent", scale=100, top=100, smooth=True),
+        "losses": _figures(_LOSSES, runs),
+        "optimisation": _figures(_OPTIMISATION | _other_quantities(runs), runs),
+        "mask_ratio": _figure("Mask ratio", _MASK_RATIO, runs, unit="percent", scale=100, top=100, smooth=True),
         "mean_iou": _mean_iou(runs),
         "class_iou": _class_iou(runs),
         "class_scores": tables.class_scores(runs),
@@ -82,16 +91,18 @@ def _run(run: RunData, color: str) -> dict[str, Any]:
         "name": run.name,
         "color": color,
         "method": run.settings["method"],
+        "networks": [{"name": name, "dash": line_dash(i)} for i, name in enumerate(run.mean_ious)],
+        "network": run.network,
         "threshold": run.settings.get("attention_threshold"),
         "legend": [(name, colors[name]) for name in run.label_space.classes],
-        "pictures": [pictures.embed(step, run.pictures[step]) for step in pictures.spread(list(run.pictures))],
+        "pictures": [pictures.embed(step, run.pictures[step]) for step in pictures.selection(list(run.pictures))],
         "picture_count": len(run.pictures),
-        "scored": run.scores.get("teacher"),
+        "scored": run.score,
         "eval_split": run.settings.get("eval_split"),
         "confusion": tables.confusion(run) if run.scores else None,
-        "adapts": bool(len(run.series("train/kept_pixels").values)),
+        "has_mask": _MASK_RATIO in run.quantities,
         "timed": bool(run.timing),
-        # A run that began before times were written, or whose file was removed, has them of its last steps only.
+        # If timing.jsonl was removed during the run, times are known for the last steps only.
         "timed_from": int(run.timing[0]["step"]) if run.timing and run.metrics else 0,
         "recorded_from": int(run.metrics[0]["step"]) if run.metrics else 0,
     }
@@ -111,7 +122,7 @@ def _figure(
     top: float | None = None,
     smooth: bool = False,
 ) -> Figure | None:
-    """One quantity of all runs, a line each; None where none has it."""
+    """One quantity, one line per run; None if no run recorded it."""
     lines = []
     for run, color in zip(runs, COLORS, strict=False):
         series = run.series(key)
@@ -121,18 +132,34 @@ def _figure(
     return Figure(title, line_chart(title, lines, last_step=_last_step(runs), unit=unit, top=top))
 
 
+def _figures(titles: dict[str, str], runs: Sequence[RunData]) -> list[Figure]:
+    return [figure for key, title in titles.items() if (figure := _figure(title, key, runs, smooth=True))]
+
+
+def _other_quantities(runs: Sequence[RunData]) -> dict[str, str]:
+    """What else a method records of its training, titled by its key: ``train/loss_adversarial`` → Loss adversarial."""
+    known = {*_LOSSES, *_OPTIMISATION, _MASK_RATIO}
+    keys = {key for run in runs for key in run.quantities if key.startswith("train/")}
+    return {key: key.removeprefix("train/").replace("_", " ").capitalize() for key in sorted(keys - known)}
+
+
 def _mean_iou(runs: Sequence[RunData]) -> Figure | None:
-    pairs = list(zip(runs, COLORS, strict=False))
-    lines = [Line(run.series("val/student/mean_iou"), color, dashed=True) for run, color in pairs]
-    lines += [Line(run.series("val/mean_iou"), color) for run, color in pairs]
-    if not any(len(line.series.values) for line in lines):
+    """Mean IoU of all networks; the lines of the network that counts are solid and drawn last."""
+    lines = []
+    for run, color in zip(runs, COLORS, strict=False):
+        lines += [Line(series, color, dash=i) for i, series in enumerate(run.mean_ious.values())]
+    if not lines:
         return None
-    title = "Mean IoU of teacher and student"
+    lines.sort(key=lambda line: -line.dash)
+    title = "Mean IoU of each network"
     return Figure(title, line_chart(title, lines, last_step=_last_step(runs), unit="percent"))
 
 
 def _class_iou(runs: Sequence[RunData]) -> list[Figure]:
-    """The teacher's IoU over time, a figure a class, all to one scale; classes that never occur are left out."""
+    """The IoU of the network that counts over the steps, one figure per class, all with one scale.
+
+    Classes that never occur are left out.
+    """
     figures = []
     for name, class_color in tables.class_colors(runs).items():
         lines = [Line(run.series(f"val/iou/{name}"), color) for run, color in zip(runs, COLORS, strict=False)]

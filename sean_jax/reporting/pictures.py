@@ -1,4 +1,4 @@
-"""A run's pictures as part of a page: some steps of many, small enough to be embedded."""
+"""A run's pictures as part of a page: a selection of steps, small enough to be embedded."""
 
 import base64
 import io
@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from sean_jax.scoring.visualize import heat_map
+from sean_jax.reporting.tables import hex_color
+from sean_jax.scoring.visualize import evenly_spaced, heat_map
 
 SHOWN = 4  # steps of a run
-# Pixels: 320 for each of a panel's five pictures. A full-size panel of Cityscapes has 5136 and ten megabytes.
+# Pixels: 320 for each of a panel's five pictures. A full-size panel of Cityscapes has 5136 pixels and 10 MB.
 WIDEST = 1600
 
 
@@ -26,16 +27,13 @@ class Picture(NamedTuple):
     shrunk: bool = False
 
 
-def spread(steps: Sequence[int], most: int = SHOWN) -> list[int]:
-    """At most ``most`` of the steps, spread evenly from the first to the last."""
-    if not steps:
-        return []
-    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
-    return [steps[place] for place in places]
+def selection(steps: Sequence[int]) -> list[int]:
+    """At most :data:`SHOWN` of the steps, evenly spaced from the first to the last."""
+    return [steps[index] for index in evenly_spaced(len(steps), SHOWN)]
 
 
 def embed(step: int, path: pathlib.Path) -> Picture:
-    """The picture in a file, losslessly if it is small enough, otherwise shrunk to :data:`WIDEST`."""
+    """The picture in a file: unchanged if it is small enough, otherwise scaled down to :data:`WIDEST`."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as picture:
@@ -46,13 +44,17 @@ def embed(step: int, path: pathlib.Path) -> Picture:
             file = io.BytesIO()
             picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", quality=88)
             return Picture(step, _address("webp", file.getvalue()), *size, shrunk=True)
-    except (OSError, ValueError, SyntaxError):  # what Pillow raises for a file cut off, as a killed process leaves it
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+    ):  # Pillow's errors for a file that was cut off when its process was killed
         return Picture(step, None)
 
 
 def heat_colors(count: int = 13) -> list[str]:
     """The colours of attention from 0 to 1, evenly spaced, as ``#rrggbb``."""
-    return ["#{:02x}{:02x}{:02x}".format(*color) for color in heat_map(np.linspace(0, 1, count)[None])[0].tolist()]
+    return [hex_color(color) for color in heat_map(np.linspace(0, 1, count)[None])[0].tolist()]
 
 
 def _address(kind: str, content: bytes) -> str:

@@ -1,9 +1,8 @@
-"""What a run directory holds, read without JAX: configuration, metrics, times, scores, and where its pictures are."""
+"""The contents of a run directory as the report needs them, read without JAX."""
 
 import dataclasses
-import json
-import math
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,13 +10,12 @@ import numpy as np
 
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
-
-# What a score must say of itself to be shown.
-SAID = ("dataset", "split", "images", "checkpoint", "protocol", "selection", "classes", "iou", "mean_iou")
+from sean_jax.run.records import read_configuration, read_lines
+from sean_jax.scoring.stored import read_scores
 
 
 class Series(NamedTuple):
-    """Values by step: both ``[n]``, steps ascending; empty where the run recorded none."""
+    """Values by step: both ``[n]``, steps ascending; empty if the run recorded none."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -29,14 +27,15 @@ class Series(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RunData:
-    """A run as it lies on the disk, finished or not.
+    """A run as it is on the disk, finished or not.
 
     Attributes:
-      name: what the page calls it; no two runs of a page share one.
-      settings: of ``config.json``, by name, in its order.
-      metrics, timing: lines of ``metrics.jsonl`` and ``timing.jsonl``; empty where there is no such file.
-      scores: entries of ``evaluation.json`` by network; empty where nothing was scored.
-      pictures: path by step.
+      name: the run's name on the page; unique among the runs of a page.
+      settings: name → value, from ``config.json``.
+      metrics, timing: the lines of ``metrics.jsonl`` and ``timing.jsonl``; empty if there is no such file.
+      scores: the entries of ``evaluation.json`` by network, the one that counts first; empty if nothing was scored.
+      pictures: step → path.
+      groups: setting → the method, network or optimizer that it belongs to; common settings are not listed.
     """
 
     name: str
@@ -46,11 +45,17 @@ class RunData:
     timing: list[dict[str, float]] = dataclasses.field(default_factory=list)
     scores: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     pictures: dict[int, pathlib.Path] = dataclasses.field(default_factory=dict)
+    groups: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def series(self, key: str) -> Series:
         """A quantity of ``metrics.jsonl`` or ``timing.jsonl`` over the steps at which it was recorded."""
         found = [(line["step"], line[key]) for line in (*self.metrics, *self.timing) if key in line]
         return Series(np.array([step for step, _ in found], int), np.array([value for _, value in found], float))
+
+    @property
+    def quantities(self) -> list[str]:
+        """The keys that occur in ``metrics.jsonl``, in order of appearance."""
+        return list(dict.fromkeys(key for line in self.metrics for key in line if key != "step"))
 
     @property
     def last_step(self) -> int:
@@ -59,15 +64,32 @@ class RunData:
 
     @property
     def steps(self) -> int:
-        """The steps that the run is meant to take."""
+        """The number of steps that the run is to take."""
         return int(self.settings["steps"])
+
+    @property
+    def network(self) -> str:
+        """The name of the network that counts."""
+        return next(iter(self.scores), "first network")
+
+    @property
+    def score(self) -> dict[str, Any]:
+        """The scores of the network that counts; empty if nothing was scored."""
+        return self.scores.get(self.network, {})
+
+    @property
+    def mean_ious(self) -> dict[str, Series]:
+        """The mean IoU of each network over the steps, the network that counts first."""
+        others = [match[1] for key in self.quantities if (match := re.fullmatch("val/(.+)/mean_iou", key))]
+        found = {self.network: "val/mean_iou"} | {name: f"val/{name}/mean_iou" for name in others}
+        return {name: series for name, key in found.items() if len((series := self.series(key)).values)}
 
 
 def load_runs(workdirs: Sequence[str]) -> list[RunData]:
-    """The runs in these directories, each under the shortest end of its path that no other one shares.
+    """The runs in these directories, each named by the shortest end of its path that is unique among them.
 
     Raises:
-      UserError: a directory is not there, holds no run, is named twice, or one of its files is damaged.
+      UserError: a directory does not exist, holds no run, is given twice, or one of its files is damaged.
     """
     paths = [pathlib.Path(workdir).resolve() for workdir in workdirs]
     for workdir, path in zip(workdirs, paths, strict=True):
@@ -88,7 +110,8 @@ def _load(workdir: str, path: pathlib.Path, name: str) -> RunData:
         raise UserError(f"--workdir={workdir} is not a folder; give a run directory")
     if not (path / "config.json").exists():
         raise UserError(f"--workdir={workdir} holds no run (config.json is missing); train one there first")
-    settings, label_space = _configuration(path / "config.json")
+    configuration = read_configuration(path / "config.json")
+    evaluation = path / "evaluation.json"
     pictures = {}
     for picture in sorted((path / "pictures").glob("step_*.png")):
         number = picture.stem.removeprefix("step_")
@@ -96,67 +119,11 @@ def _load(workdir: str, path: pathlib.Path, name: str) -> RunData:
             pictures[int(number)] = picture
     return RunData(
         name=name,
-        settings=settings,
-        label_space=label_space,
-        metrics=_lines(path / "metrics.jsonl"),
-        timing=_lines(path / "timing.jsonl"),
-        scores=_scores(path / "evaluation.json"),
+        settings=configuration.settings,
+        label_space=configuration.label_space,
+        metrics=read_lines(path / "metrics.jsonl"),
+        timing=read_lines(path / "timing.jsonl"),
+        scores=read_scores(evaluation) if evaluation.exists() else {},
         pictures=dict(sorted(pictures.items())),
+        groups=configuration.groups,
     )
-
-
-def _configuration(path: pathlib.Path) -> tuple[dict[str, Any], LabelSpace]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        settings = dict(content["settings"])
-        if unsaid := [name for name in ("steps", "method", "source", "target") if settings.get(name) is None]:
-            raise ValueError(f"nothing is said of {', '.join(unsaid)}")
-        int(settings["steps"])
-        return settings, LabelSpace.from_dict(content["label_space"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a run's configuration ({error!r}); train anew or restore the file") from None
-
-
-def _lines(path: pathlib.Path) -> list[dict[str, float]]:
-    """The lines of a file of metrics. A last line that was cut off when its process was killed is left out."""
-    if not path.exists():
-        return []
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if line.endswith(b"\n"):
-            found.append(_line(line, path, number))
-    return found
-
-
-def _line(line: bytes, path: pathlib.Path, number: int) -> dict[str, float]:
-    try:
-        values = json.loads(line)
-        if "step" in values and all(_is_number(value) for value in values.values()):
-            return values
-    except (ValueError, TypeError, AttributeError):
-        pass
-    raise UserError(f"{path}, line {number} is damaged; expected an object of numbers with a step; remove the line")
-
-
-def _scores(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for name, entry in content.items():
-            if unsaid := [key for key in SAID if key not in entry]:
-                raise ValueError(f"{name}: nothing is said of {', '.join(unsaid)}")
-            shape = np.array(entry["confusion_matrix"], np.int64).shape
-            if shape != (len(entry["classes"]),) * 2:
-                raise ValueError(f"{name}: a matrix of {shape} for {len(entry['classes'])} classes")
-            if not all(_is_number(v) for v in (entry["mean_iou"], *entry["iou"].values()) if v is not None):
-                raise ValueError(f"{name}: a score that is no number")
-        if "teacher" not in content:
-            raise ValueError("the teacher is missing")
-        return content
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} holds no scores ({error!r}); remove it, or restore the file") from None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

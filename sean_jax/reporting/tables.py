@@ -1,12 +1,11 @@
-"""The page's tables, as text by cell; nothing here is escaped yet."""
+"""The page's tables. Cells are plain text: the template escapes them."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sean_jax.config import Config
+from sean_jax.config import describe_settings
 from sean_jax.reporting.checks import shares
 from sean_jax.reporting.rundata import RunData
 
@@ -14,12 +13,16 @@ NONE = "–"
 
 
 class Row(NamedTuple):
-    """``color``: of a class, for the swatch before its name; ``explanation``: small, under the name."""
+    """``color``: of a class, shown before its name; ``explanation``: shown in small print under the name.
+
+    ``group``: a heading is shown before the first row of each group.
+    """
 
     name: str
     cells: list[str]
     color: str | None = None
     explanation: str = ""
+    group: str = ""
 
 
 class Table(NamedTuple):
@@ -28,7 +31,7 @@ class Table(NamedTuple):
 
 
 class HeatRow(NamedTuple):
-    """A true class: its share of all pixels, and of each predicted class the text, the share in [0, 1], in words."""
+    """A true class: its share of all pixels, and per predicted class the text, the share in [0, 1] and a tooltip."""
 
     name: str
     color: str
@@ -37,53 +40,57 @@ class HeatRow(NamedTuple):
 
 
 def facts(runs: Sequence[RunData]) -> Table:
-    """The runs in short, a column each."""
+    """A summary of the runs, one column per run."""
     columns = [_facts(run) for run in runs]
     return Table(["", *(run.name for run in runs)], [Row(name, [c[name] for c in columns]) for name in columns[0]])
 
 
 def _facts(run: RunData) -> dict[str, str]:
-    settings, teacher = run.settings, run.scores.get("teacher")
+    settings, score = run.settings, run.score
     kept = run.series("train/kept_pixels").last
-    scored = at = NONE
-    if teacher:
-        scored = f"{teacher['dataset']}/{teacher['split']}, {teacher['images']} images, protocol {teacher['protocol']}"
-        at = f"{teacher['checkpoint']}, {teacher['selection']}"
+    scored_on = scored_at = NONE
+    if score:
+        scored_on = f"{score['dataset']}/{score['split']}, {score['images']} images, protocol {score['protocol']}"
+        scored_at = f"{score['checkpoint']}, {score['selection']}"
+    mean_iou = ", ".join(f"{name} {number(entry['mean_iou'])}" for name, entry in run.scores.items())
     return {
         "method": f"{settings['method']}, preset {settings.get('preset')}",
         "data": f"{settings['source']} → {settings['target']}",
         "classes": f"{run.label_space.num_classes}, label space {run.label_space.name}",
         "steps recorded": f"{run.last_step} of {run.steps}",
-        "scored on": scored,
-        "scored at": at,
-        "mean IoU, teacher": number(run.scores.get("teacher", {}).get("mean_iou")),
-        "mean IoU, student": number(run.scores.get("student", {}).get("mean_iou")),
-        "kept pixels, last": NONE if kept is None else f"{kept:.1%}",
+        "scored on": scored_on,
+        "scored at": scored_at,
+        "mean IoU": mean_iou or NONE,
+        "mask ratio, last": NONE if kept is None else f"{kept:.1%}",
         "images/s, median": times(run)["images/s, median"],
         "training time": times(run)["training"],
     }
 
 
 def settings(runs: Sequence[RunData]) -> tuple[Table, Table]:
-    """All settings in two tables: those unlike the default (of several runs: in which they differ), and the rest."""
-    fields = {field.name: field for field in dataclasses.fields(Config)}
+    """All settings in two tables: the notable ones and the rest.
+
+    Of one run, those that differ from the default are notable; of several, those in which the runs differ.
+    """
+    known = describe_settings()
     several = len(runs) > 1
-    first, rest = [], []
-    for name in dict.fromkeys(name for run in runs for name in run.settings):
+    notable, rest = [], []
+    groups = {name: group for run in runs for name, group in run.groups.items()}
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    for name in sorted(names, key=lambda name: groups.get(name, "")):  # stable: the file's order within a group
         values = [run.settings.get(name) for run in runs]
-        field = fields.get(name)
+        default, explanation = known.get(name, (None, ""))
         cells = [_setting(value) for value in values]
         if several:
-            notable = any(value != values[0] for value in values)
+            is_notable = any(value != values[0] for value in values)
         else:
-            notable = field is None or (field.default is not None and values[0] != field.default)
-            cells.append("by data or weights" if field is None or field.default is None else _setting(field.default))
-        row = Row(name, cells, explanation=field.metadata["help"] if field else "")
-        (first if notable else rest).append(row)
+            is_notable = name not in known or (default is not None and values[0] != default)
+            cells.append("set by data or weights" if default is None else _setting(default))
+        (notable if is_notable else rest).append(Row(name, cells, explanation=explanation, group=groups.get(name, "")))
     if several and any(run.label_space != runs[0].label_space for run in runs):
-        first.append(Row("label space", [", ".join(run.label_space.classes) for run in runs]))
+        notable.insert(0, Row("label space", [", ".join(run.label_space.classes) for run in runs]))
     head = ["setting", *(run.name for run in runs)] if several else ["setting", "value", "default"]
-    return Table(head, first), Table(head, rest)
+    return Table(head, notable), Table(head, rest)
 
 
 def _setting(value: Any) -> str:
@@ -91,15 +98,18 @@ def _setting(value: Any) -> str:
 
 
 def class_scores(runs: Sequence[RunData]) -> Table | None:
-    """IoU by class at the end in percent, of one run both networks, of several teachers; None if nothing is scored."""
+    """IoU by class at the end in percent; None if nothing is scored.
+
+    Of one run, a column for each network; of several runs, a column for the network that counts in each.
+    """
     scored = [run for run in runs if run.scores]
     if not scored:
         return None
     if len(scored) == 1:
-        columns = {name: scored[0].scores[name] for name in ("teacher", "student") if name in scored[0].scores}
-        more, less = 0, 1  # columns whose difference is shown
+        columns = scored[0].scores
+        more, less = 0, 1  # the columns whose difference is shown, if there are two
     else:
-        columns = {run.name: run.scores["teacher"] for run in scored}
+        columns = {run.name: run.score for run in scored}
         more, less = 1, 0
     names = list(columns)
 
@@ -110,7 +120,7 @@ def class_scores(runs: Sequence[RunData]) -> Table | None:
         first, second = values[more], values[less]
         return [*shown, NONE if first is None or second is None else difference(first - second)]
 
-    pixels = dict(zip(scored[0].scores["teacher"]["classes"], shares(scored[0])[0], strict=True))
+    pixels = dict(zip(scored[0].score["classes"], shares(scored[0])[0], strict=True))
     colors = class_colors(scored)
     rows = []
     for name in dict.fromkeys(name for entry in columns.values() for name in entry["iou"]):
@@ -122,33 +132,34 @@ def class_scores(runs: Sequence[RunData]) -> Table | None:
 
 
 def networks(runs: Sequence[RunData]) -> Table | None:
-    """Mean IoU of teacher and student, a row a run; None where no run has both."""
-    rows = []
-    for run in runs:
-        if "student" in run.scores:
-            teacher, student = (run.scores[name]["mean_iou"] for name in ("teacher", "student"))
-            rows.append(Row(run.name, [number(teacher), number(student), difference(teacher - student)]))
-    return Table(["mean IoU", "teacher", "student", "teacher − student"], rows) if rows else None
+    """Mean IoU of each network, one row per run; None if no run has several networks."""
+    names = list(dict.fromkeys(name for run in runs for name in run.scores))
+    if all(len(run.scores) < 2 for run in runs):
+        return None
+    rows = [
+        Row(run.name, [number(run.scores[name]["mean_iou"] if name in run.scores else None) for name in names])
+        for run in runs
+        if run.scores
+    ]
+    return Table(["mean IoU", *names], rows)
 
 
 def evaluations(runs: Sequence[RunData]) -> Table | None:
-    """Every evaluation: mean IoU of both networks by step and run; None where there was none."""
+    """All evaluations: mean IoU by step, run and network; None if there was none."""
     head, columns = ["step"], []
     for run in runs:
-        for key, name in (("val/mean_iou", "teacher"), ("val/student/mean_iou", "student")):
-            series = run.series(key)
-            if len(series.values):
-                head.append(name if len(runs) == 1 else f"{run.name}, {name}")
-                columns.append(dict(zip(series.steps.tolist(), series.values.tolist(), strict=True)))
+        for name, series in run.mean_ious.items():
+            head.append(name if len(runs) == 1 else f"{run.name}, {name}")
+            columns.append(dict(zip(series.steps.tolist(), series.values.tolist(), strict=True)))
     steps = sorted({step for column in columns for step in column})
     rows = [Row(str(step), [number(column.get(step)) for column in columns]) for step in steps]
     return Table(head, rows) if rows else None
 
 
 def confusion(run: RunData) -> list[HeatRow]:
-    """The teacher's confusion matrix, each true class's row divided by its sum."""
-    matrix = np.array(run.scores["teacher"]["confusion_matrix"], float)
-    classes, colors = run.scores["teacher"]["classes"], class_colors([run])
+    """The confusion matrix of the network that counts; each row is divided by its sum."""
+    matrix = np.array(run.score["confusion_matrix"], float)
+    classes, colors = run.score["classes"], class_colors([run])
     totals = matrix.sum(1)
     rows = []
     for name, counts, total in zip(classes, matrix, totals, strict=True):
@@ -162,10 +173,10 @@ def confusion(run: RunData) -> list[HeatRow]:
 
 
 def times(run: RunData) -> dict[str, str]:
-    """Times of a run from ``timing.jsonl``, in words; dashes where there are none."""
+    """Times of a run from ``timing.jsonl``, as text; a dash for each that is not recorded."""
     training, evaluation = run.series("training_seconds"), run.series("evaluation_seconds")
     rate = run.series("images_per_second").values
-    # The first line holds the compilation of the step.
+    # The first value includes the compilation of the step.
     median = f"{np.median(rate[1:] if len(rate) > 1 else rate):.3g}" if len(rate) else NONE
     return {
         "images/s, median": median,
@@ -181,12 +192,17 @@ def timing(runs: Sequence[RunData]) -> Table:
 
 
 def class_colors(runs: Sequence[RunData]) -> dict[str, str]:
-    """``#rrggbb`` by class name; grey for classes that only an evaluation knows."""
+    """Class name → ``#rrggbb``; grey for classes that occur in an evaluation only."""
     names = {name: "#808080" for run in runs for entry in run.scores.values() for name in entry["iou"]}
     for run in runs:
         for name, color in zip(run.label_space.classes, run.label_space.palette, strict=True):
-            names[name] = "#{:02x}{:02x}{:02x}".format(*color)
+            names[name] = hex_color(color)
     return names
+
+
+def hex_color(color: Sequence[int]) -> str:
+    """RGB in 0–255 as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def number(value: float | None) -> str:
@@ -194,7 +210,7 @@ def number(value: float | None) -> str:
 
 
 def difference(value: float) -> str:
-    """With its sign, to one decimal."""
+    """A signed number with one decimal."""
     return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
 
 
@@ -205,7 +221,7 @@ def share(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: ``9.5 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    """Seconds as text: ``9.5 s``, ``3 min 05 s``, ``2 h 07 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -15,6 +15,7 @@ from sean_jax import atomic
 from sean_jax.config import differences
 from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
+from sean_jax.run.records import parse_line
 
 # What a run directory may hold before there is a run in it: stages that the run needs first.
 STAGES = "stages"
@@ -157,7 +158,7 @@ class MetricsFile:
         """
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
-        kept = [line for number, line in enumerate(whole, 1) if _step(line, path, number) <= restored_step]
+        kept = [line for number, line in enumerate(whole, 1) if parse_line(line, path, number)["step"] <= restored_step]
         atomic.write(path, b"".join(kept))
         self._file = path.open("a")
 
@@ -168,10 +169,3 @@ class MetricsFile:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _step(line: bytes, path: pathlib.Path, number: int) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}, line {number} is damaged; remove the line and run the same command again") from None

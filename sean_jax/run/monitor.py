@@ -1,6 +1,5 @@
 """What a run shows and leaves behind while it trains: progress bar, metrics, TensorBoard, pictures."""
 
-import json
 import pathlib
 import sys
 import time
@@ -14,6 +13,7 @@ from sean_jax.experiment import Experiment
 from sean_jax.run.directory import MetricsFile, write_json
 from sean_jax.scoring.metrics import format_table
 from sean_jax.scoring.scorer import Evaluation, describe
+from sean_jax.scoring.stored import read_scores
 
 
 class Monitor:
@@ -43,7 +43,7 @@ class Monitor:
             if int(picture.stem.removeprefix("step_")) > restored_step:
                 picture.unlink()
         evaluation = workdir / "evaluation.json"
-        if evaluation.exists() and (_first(_scores(evaluation))["step"] or 0) > restored_step:
+        if evaluation.exists() and (first_scores(evaluation)["step"] or 0) > restored_step:
             evaluation.unlink()
         self._bar = tqdm(
             total=experiment.config.steps,
@@ -105,7 +105,7 @@ class Monitor:
         if self._config.selection == "last" or not path.exists():
             return True
         # Of equal scores the later counts, as among the checkpoints.
-        return _first(_scores(path))["mean_iou"] <= scores["mean_iou"]
+        return first_scores(path)["mean_iou"] <= scores["mean_iou"]
 
     def end_step(self, step: int) -> None:
         """Writes the step's lines of ``metrics.jsonl`` and ``timing.jsonl``, if there is anything to write."""
@@ -135,13 +135,9 @@ class Monitor:
         self.close()
 
 
-def _scores(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _first(scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def first_scores(path: pathlib.Path) -> dict[str, Any]:
     """The scores of the network that counts."""
-    return next(iter(scores.values()))
+    return next(iter(read_scores(path).values()))
 
 
 def final_report(workdir: pathlib.Path) -> str:
@@ -149,7 +145,7 @@ def final_report(workdir: pathlib.Path) -> str:
     path = workdir / "evaluation.json"
     if not path.exists():
         return "nothing was scored: the target has no labelled split"
-    first, *others = _scores(path).values()
+    first, *others = read_scores(path).values()
     lines = [describe(first), format_table(first)]
     lines += [f"{describe(scores)}: mean IoU {scores['mean_iou']:.1f}" for scores in others]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Evaluation and prediction: logits upsampled to full size, then argmax, all on the device."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +10,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from PIL import Image
 
+from sean_jax.data.label_spaces import IGNORE_LABEL
 from sean_jax.experiment import Experiment
 from sean_jax.models import Network, Prediction
 from sean_jax.ops.resize import resize_bilinear
-from sean_jax.scoring.metrics import confusion_matrix
-from sean_jax.training.losses import IGNORE_LABEL
-from sean_jax.training.parallel import Devices, pmap_predict
+from sean_jax.scoring.confusion import confusion_matrix
+from sean_jax.training.parallel import Devices, pmap_predict, replicate, shard
 
 
 class Example(NamedTuple):
@@ -43,13 +43,13 @@ class Segmentation(NamedTuple):
 def predict(network: Network, params: Any, images: jax.Array, size: tuple[int, int]) -> FullSizePrediction:
     """Upsamples the logits bilinearly (corners not aligned) to ``size`` (height, width), then takes the argmax.
 
-    It goes from the network's resolution to the final one in one step, as the authors' evaluation does.
+    The logits go from the network's resolution to ``size`` in one step, as in the authors' evaluation.
     """
     return at_size(network.predict(params, images), size)
 
 
 def at_size(prediction: Prediction, size: tuple[int, int]) -> FullSizePrediction:
-    """The part of :func:`predict` that depends on the requested size, for which it is compiled anew."""
+    """The part of :func:`predict` that depends on ``size``: each size is compiled separately."""
     logits = resize_bilinear(prediction.logits, size)
     maps = {name: resize_map(x, size) for name, x in prediction.maps.items()}
     return FullSizePrediction(jnp.argmax(logits, -1).astype(jnp.uint8), maps)
@@ -91,11 +91,14 @@ def resize_map(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 def make_evaluator(
     network: Network, devices: Devices, batch_size: int
-) -> Callable[[Any, Iterable[Example]], np.ndarray]:
-    """``(params, examples) → confusion matrix``, int64 ``[classes, classes]``, over all examples of all hosts.
+) -> Callable[[Mapping[str, Any], Iterable[Example]], dict[str, np.ndarray]]:
+    """``(params by name, examples) → confusion matrix by name``, each int64 ``[classes, classes]``.
+
+    Every example is read and copied to a device once, whatever the number of networks. The matrices are over the
+    examples of all hosts; each host passes its own share.
 
     Args:
-      devices: this host's, among which each batch of its examples is divided.
+      devices: this host's; every one of them takes ``batch_size`` images of each batch.
       batch_size: images per device.
     """
 
@@ -105,40 +108,51 @@ def make_evaluator(
         return confusion_matrix(classes, batch["label"], network.num_classes)
 
     count_on_devices = pmap_predict(count, devices)
-    local = sum(d.process_index == jax.process_index() for d in devices)
 
-    def evaluate(params: Any, examples: Iterable[Example]) -> np.ndarray:
-        total = np.zeros((network.num_classes, network.num_classes), np.int64)
-        pending = None
-        for batch in _batches(examples, local * batch_size):
-            counted = count_on_devices(params, batch)
-            # The next batch is under way before the last one's matrix is fetched.
-            if pending is not None:
-                total += _local_sum(pending)
+    def evaluate(networks: Mapping[str, Any], examples: Iterable[Example]) -> dict[str, np.ndarray]:
+        params = {name: replicate(tree, devices) for name, tree in networks.items()}
+        totals = {name: np.zeros((network.num_classes, network.num_classes), np.int64) for name in networks}
+
+        def add(counted: dict[str, jax.Array]) -> None:
+            for name, per_device in counted.items():
+                totals[name] += np.asarray(per_device, np.int64).sum(0)
+
+        pending: dict[str, jax.Array] = {}
+        for batch in _batches(examples, len(devices) * batch_size):
+            on_devices = shard(batch, devices)
+            counted = {name: count_on_devices(tree, on_devices) for name, tree in params.items()}
+            add(pending)  # the devices are busy with this batch while the counts of the last one are fetched
             pending = counted
-        if pending is not None:
-            total += _local_sum(pending)
-        if jax.process_count() > 1:
-            halves = np.stack([total >> 30, total & (2**30 - 1)]).astype(np.int32)  # 64 bits do not travel
-            high, low = multihost_utils.process_allgather(halves).astype(np.int64).sum(0)
-            total = (high << 30) + low
-        return total
+        add(pending)
+        return {name: _sum_over_hosts(total) for name, total in totals.items()}
 
     return evaluate
 
 
-def _local_sum(per_device: jax.Array) -> np.ndarray:
-    shards = [np.asarray(shard.data, np.int64) for shard in per_device.addressable_shards]
-    return np.sum([shard.reshape(shard.shape[-2:]) for shard in shards], axis=0)
+def _sum_over_hosts(total: np.ndarray) -> np.ndarray:
+    if jax.process_count() == 1:
+        return total
+    return from_halves(multihost_utils.process_allgather(to_halves(total)))
+
+
+def to_halves(counts: np.ndarray) -> np.ndarray:
+    """Counts below 2⁶¹ as int32 ``[2, ...]``, multiples of 2³⁰ and the rest: JAX does not send 64-bit integers."""
+    return np.stack([counts >> 30, counts & (2**30 - 1)]).astype(np.int32)
+
+
+def from_halves(halves: np.ndarray) -> np.ndarray:
+    """The sum over hosts, int64, of what each made by :func:`to_halves`; ``halves``: ``[hosts, 2, ...]``."""
+    high, low = halves.astype(np.int64).sum(0)
+    return (high << 30) + low
 
 
 def _batches(examples: Iterable[Example], size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of examples whose labels have one size; the last of a size is filled up with ignored pixels."""
+    """Batches of consecutive examples of one size; a batch that is not full is padded with ignored pixels."""
     for _, same_size in itertools.groupby(examples, lambda example: (example.image.shape, example.label.shape)):
         while group := list(itertools.islice(same_size, size)):
             image = np.stack([example.image for example in group])
             label = np.stack([example.label for example in group])
-            if len(group) < size:  # a whole batch is not copied once more
+            if len(group) < size:  # np.pad would copy a full batch
                 missing = ((0, size - len(group)), (0, 0), (0, 0))
                 image = np.pad(image, (*missing, (0, 0)))
                 label = np.pad(label, missing, constant_values=IGNORE_LABEL)

@@ -48,11 +48,11 @@ class Scorer:
         """Scores of each network in percent, with confusion matrix and stamp, by the network's name."""
         classes = self._experiment.label_space.classes
         score(np.zeros((len(classes),) * 2), classes, protocol)  # refused here if it cannot be computed
-        return {name: self._evaluate(name, params, step, protocol) for name, params in networks.items()}
-
-    def _evaluate(self, network: str, params: Any, step: int | None, protocol: str) -> dict[str, Any]:
         host_share = range(jax.process_index(), len(self.prepared), jax.process_count())
-        confusion = self._confusion(params, self.examples(host_share))
+        confusion = self._confusion(networks, self.examples(host_share))
+        return {name: self._stamped(name, confusion[name], step, protocol) for name in networks}
+
+    def _stamped(self, network: str, confusion: np.ndarray, step: int | None, protocol: str) -> dict[str, Any]:
         config, classes = self._experiment.config, self._experiment.label_space.classes
         selection = "oracle selection" if config.selection == "oracle" else "last checkpoint"
         if step is None:
@@ -88,15 +88,14 @@ class Scorer:
         masks = {name: resize_map(mask.astype(jnp.float32), size) > 0.5 for name, mask in masks.items()}
         return jax.tree.map(lambda x: x[0], (classes, maps, masks))
 
-    def spread(self, count: int) -> list[Example]:
-        """``count`` examples spread over the split: neighbours in a video look alike."""
-        places = np.linspace(0, len(self.prepared) - 1, min(count, len(self.prepared)), dtype=int)
-        return list(self.examples(places.tolist()))
+    def sample(self, count: int) -> list[Example]:
+        """``count`` examples evenly spaced over the split, since neighbours in a video look alike."""
+        return list(self.examples(visualize.evenly_spaced(len(self.prepared), count)))
 
     def panel(self, params: Any) -> np.ndarray:
         """RGB picture, an example a row: input, ground truth, prediction, the network's maps, the method's masks."""
         rows = []
-        for example in self.spread(PICTURES):
+        for example in self.sample(PICTURES):
             classes, maps, masks = jax.device_get(self._predict(params, example.image))
             rows.append(
                 [

@@ -1,8 +1,8 @@
-"""What Cityscapes' benchmark server takes.
+"""Submissions to Cityscapes' benchmark server: a zip file of label images.
 
-For each of the 1,525 test images ``CITY_SEQUENCE_FRAME_leftImg8bit.png`` one PNG of labelIds (not trainIds),
-2048×1024, one channel of 8 bits, whose name begins with ``CITY_SEQUENCE_FRAME``, all in one zip file: as
-``evalPixelLevelSemanticLabeling.py`` of Cityscapes' scripts looks for them.
+For each of the 1,525 test images ``CITY_SEQUENCE_FRAME_leftImg8bit.png`` it holds one 8-bit PNG of labelIds (not
+trainIds), 2048×1024, whose name begins with ``CITY_SEQUENCE_FRAME``. ``evalPixelLevelSemanticLabeling.py`` of the
+Cityscapes scripts reads this form.
 """
 
 import contextlib
@@ -24,29 +24,31 @@ _NAME = re.compile(r"([A-Za-z-]+_\d{6}_\d{6})_leftImg8bit")
 
 
 def names(images: Sequence[pathlib.Path]) -> list[str]:
-    """The name of each image's labels: ``CITY_SEQUENCE_FRAME_gtFine_labelIds.png``.
+    """The file name of each image's labels: ``CITY_SEQUENCE_FRAME_gtFine_labelIds.png``.
 
     Raises:
-      UserError: an image is not named as Cityscapes', or two are named alike.
+      UserError: an image is not named like those of Cityscapes, or two images have the same name.
     """
     taken: dict[str, pathlib.Path] = {}
     for image in images:
         match = _NAME.fullmatch(image.stem)
         if not match:
             raise UserError(
-                f"--cityscapes_submission: {image} is not named as Cityscapes' images are; expected "
+                f"--cityscapes_submission: {image} is not named like the images of Cityscapes; expected "
                 "CITY_SEQUENCE_FRAME_leftImg8bit.png such as berlin_000000_000019_leftImg8bit.png"
             )
         name = f"{match[1]}_gtFine_labelIds.png"
         if name in taken:
-            raise UserError(f"--cityscapes_submission: {taken[name]} and {image} have one name; give one of them")
+            raise UserError(
+                f"--cityscapes_submission: {taken[name]} and {image} have the same name; give only one of them"
+            )
         taken[name] = image
     return list(taken)
 
 
 @contextlib.contextmanager
 def archive(path: str | None) -> Iterator[zipfile.ZipFile | None]:
-    """A zip file to write to, at its place once it is whole; None without a path."""
+    """A zip file to write to, which appears under its name once it is complete; None without a path."""
     if path is None:
         yield None
         return
@@ -59,7 +61,7 @@ def archive(path: str | None) -> Iterator[zipfile.ZipFile | None]:
 
 
 def png(label_ids: np.ndarray) -> bytes:
-    """A PNG of uint8 [height, width]."""
+    """A PNG file of a uint8 ``[height, width]`` image."""
     buffer = io.BytesIO()
     Image.fromarray(label_ids).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

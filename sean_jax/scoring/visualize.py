@@ -1,4 +1,4 @@
-"""Pictures of what the network does: colours, heat maps, panels. NumPy and Pillow only."""
+"""Pictures of predictions: class colours, heat maps, panels. NumPy and Pillow only."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from PIL import Image
 
 Palette = Sequence[tuple[int, int, int]]
 
-# From no attention (blue) to full attention (red), as in the paper's figure 4.
+# From attention 0 (blue) to 1 (red), as in the paper's figure 4.
 _HEAT = np.array([[0, 0, 128], [0, 64, 255], [0, 224, 224], [128, 224, 64], [255, 176, 0], [255, 32, 0], [128, 0, 0]])
 GAP = 4  # pixels between the pictures of a panel
 
 
 def colorize(classes: np.ndarray, palette: Palette) -> np.ndarray:
-    """Class indices ``[H, W]`` → RGB ``[H, W, 3]`` uint8; anything outside the palette (255) is black."""
+    """Class indices ``[H, W]`` → RGB ``[H, W, 3]`` uint8; indices outside the palette (255) are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return table[classes]
@@ -36,7 +36,7 @@ def darken(image: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def panel(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Pictures (RGB uint8, each row of one height) side by side and below each other, on white."""
+    """A grid of RGB uint8 pictures on white; the pictures of a row have one height."""
     strips = [_join(row, axis=1) for row in rows]
     width = max(strip.shape[1] for strip in strips)
     strips = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips]
@@ -52,7 +52,12 @@ def _join(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
 
 
 def palette_image(classes: np.ndarray, palette: Palette) -> Image.Image:
-    """Class indices ``[H, W]`` uint8 as a palette picture: the indices are the classes, viewers show the colours."""
+    """Class indices ``[H, W]`` uint8 as a palette picture: values are indices, viewers show the colours."""
     picture = Image.fromarray(classes.astype(np.uint8), "P")
     picture.putpalette(np.asarray(palette, np.uint8).tobytes())
     return picture
+
+
+def evenly_spaced(length: int, count: int) -> list[int]:
+    """At most ``count`` indices below ``length``, evenly spaced from the first to the last."""
+    return np.linspace(0, length - 1, min(count, length), dtype=int).tolist()

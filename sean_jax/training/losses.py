@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sean_jax.data.label_spaces import IGNORE_LABEL
 from sean_jax.ops.resize import resize_bilinear
-
-IGNORE_LABEL = 255
 
 
 def count_labelled(labels: jax.Array) -> jax.Array:
     """Number of pixels in ``labels`` (``[b, H, W]``, class index or 255) that carry a class; float32 scalar."""
-    return jnp.sum(labels != IGNORE_LABEL, dtype=jnp.float32)
+    return _count(labels != IGNORE_LABEL)
 
 
 def segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -31,6 +30,16 @@ def segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def attention_mask(attention: jax.Array, threshold: float) -> jax.Array:
     """M of equation 5: 1 where the teacher's attention exceeds the threshold τ, else 0; float32."""
     return (attention > threshold).astype(jnp.float32)
+
+
+def count_kept(mask: jax.Array) -> jax.Array:
+    """Number of positions that ``mask`` (``[b, h, w]``, 0 or 1) keeps; float32 scalar."""
+    return _count(mask != 0)
+
+
+def _count(condition: jax.Array) -> jax.Array:
+    # A float32 sum of ones can stop at 2²⁴, which a few large images exceed. An int32 count is rounded once.
+    return jnp.sum(condition, dtype=jnp.int32).astype(jnp.float32)
 
 
 def consistency_loss(student_logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array) -> jax.Array:
@@ -55,5 +64,5 @@ def consistency_normaliser(mask: jax.Array, num_classes: int, reduction: str) ->
     if reduction == "all_positions":
         return jnp.float32(mask.size)
     if reduction == "kept_positions":
-        return jnp.sum(mask) * num_classes
+        return count_kept(mask) * num_classes
     raise ValueError(f"unknown consistency reduction {reduction!r}; expected all_positions or kept_positions")

@@ -88,7 +88,10 @@ def _mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
     )
 
 
-def pmap_predict(predict: Callable[..., Any], devices: Devices, **static: Any) -> Callable[..., Any]:
-    """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis."""
-    mapped = jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices, **static)
-    return lambda params, batch: mapped(params, shard(batch, devices))
+def pmap_predict(predict: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
+    """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis.
+
+    ``params`` come from :func:`replicate` and the batch from :func:`shard`, so that several networks can be applied to
+    one copy of it.
+    """
+    return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)

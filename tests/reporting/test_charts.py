@@ -27,10 +27,20 @@ def test_a_long_series_is_averaged_and_not_cut():
     np.testing.assert_allclose(charts.running_mean(np.full(50, 3.0), 7), 3)
 
 
-def test_pictures_are_spread_and_wide_ones_shrunk(tmp_path):
-    assert pictures.spread([]) == []
-    assert pictures.spread([5]) == [5]
-    assert pictures.spread(list(range(10, 80, 10))) == [10, 30, 50, 70]
+def test_negative_values_are_inside_the_chart():
+    def drawn(values):
+        line = charts.Line(Series(np.array([1, 2]), np.array(values)), "#000000")
+        return charts.line_chart("x", [line], last_step=2)
+
+    assert "−1" in drawn([-1.0, 1.0])  # a number on the axis
+    assert "−" not in drawn([0.0, 1.0])
+    assert "−1" in drawn([-1.0, -0.5])
+
+
+def test_pictures_are_selected_evenly_and_wide_ones_scaled_down(tmp_path):
+    assert pictures.selection([]) == []
+    assert pictures.selection([5]) == [5]
+    assert pictures.selection(list(range(10, 80, 10))) == [10, 30, 50, 70]
     Image.new("RGB", (4000, 100)).save(tmp_path / "wide.png")
     picture = pictures.embed(1, tmp_path / "wide.png")
     assert (picture.width, picture.height, picture.shrunk) == (1600, 40, True)

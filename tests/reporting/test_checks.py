@@ -1,4 +1,4 @@
-"""Warnings: each fires on a run made to smell of it, and none on a healthy one."""
+"""Warnings: each is given for a run with that problem, and none for a healthy run."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.reporting import checks
 from sean_jax.reporting.rundata import RunData
-from sean_jax.scoring import protocols
+from sean_jax.scoring import stored
 
 CLASSES = ("road", "car", "sky", "pole")
 SPACE = LabelSpace("four", CLASSES, ((1, 2, 3),) * 4, ((),) * 4)
@@ -23,7 +23,7 @@ def scores(confusion=CONFUSION, mean_iou=60.0, **changes) -> dict:
     matrix = np.array(confusion, float)
     union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
     iou = {name: 100 * i / u if u else None for name, i, u in zip(CLASSES, np.diag(matrix), union, strict=True)}
-    said = dict.fromkeys(protocols.COMPARABLE, "as ever")
+    said = dict.fromkeys(stored.COMPARABLE, "as before")
     return said | {"mean_iou": mean_iou, "iou": iou, "classes": list(CLASSES), "confusion_matrix": confusion} | changes
 
 
@@ -43,16 +43,14 @@ def lines(count=40, **changes) -> list[dict]:
     ]
 
 
-HEALTHY = RunData(
-    "run", SETTINGS, SPACE, metrics=lines(), scores={"teacher": scores(), "student": scores(mean_iou=58.0)}
-)
+HEALTHY = RunData("run", SETTINGS, SPACE, metrics=lines(), scores={"main": scores(), "other": scores(mean_iou=58.0)})
 
 
-def changed(settings=None, metrics=None, teacher=None, student=None, **changes) -> RunData:
+def changed(settings=None, metrics=None, main=None, other=None, **changes) -> RunData:
     run = dataclasses.replace(HEALTHY, settings=SETTINGS | (settings or {}), **changes)
     if metrics is not None:
         run = dataclasses.replace(run, metrics=metrics)
-    entries = {"teacher": teacher or scores(), "student": student or scores(mean_iou=58.0)}
+    entries = {"main": main or scores(), "other": other or scores(mean_iou=58.0)}
     return run if "scores" in changes else dataclasses.replace(run, scores=entries)
 
 
@@ -70,18 +68,22 @@ POLE_UNTRUE = [[80, 5, 5, 0], [5, 70, 5, 0], [2, 2, 60, 2], [0, 0, 0, 0]]
     ("check", "run", "parts"),
     [
         (checks.unfinished, changed(metrics=lines()[:10]), ("100 of 400",)),
-        (checks.unfinished, changed(metrics=[]), ("nothing", "400")),
+        (checks.unfinished, changed(metrics=[]), ("none of its 400 steps",)),
         (
             checks.oracle_selection,
-            changed({"selection": "oracle"}, teacher=scores(step=300)),
+            changed({"selection": "oracle"}, main=scores(step=300)),
             ("step 300", "camera/val"),
         ),
         (checks.oracle_selection, changed({"selection": "oracle"}, scores={}), ("camera/val",)),
-        (checks.collapse, changed(teacher=scores(ONE_CLASS)), ("predicts 1 ", "has 4", "road", "100%", "36%")),
+        (checks.collapse, changed(main=scores(ONE_CLASS)), ("predicts 1 ", "has 4", "road", "100%", "36%")),
         (checks.mask, changed(metrics=lines(**{"train/kept_pixels": lambda t: 0.002 * (t < 2)})), ("threshold 0.3",)),
-        (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 0.0}]), ("0.0%", "hardly anything")),
-        (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 1.0}]), ("100.0%", "does nothing")),
-        (checks.teacher_worse, changed(student=scores(mean_iou=61.0)), ("60.0", "61.0")),
+        (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 0.0}]), ("0.0%", "almost nothing")),
+        (checks.mask, changed(metrics=[{"step": 400, "train/kept_pixels": 1.0}]), ("100.0%", "no effect")),
+        (
+            checks.network_worse,
+            changed(other=scores(mean_iou=61.0)),
+            ("main is worse than other (61.0)", "60.0"),
+        ),
         (
             checks.losses,
             changed(metrics=lines(**{"train/loss": lambda t: abs(t - 0.6) + 0.5})),
@@ -92,11 +94,11 @@ POLE_UNTRUE = [[80, 5, 5, 0], [5, 70, 5, 0], [2, 2, 60, 2], [0, 0, 0, 0]]
             changed(metrics=lines(**{"train/loss_segmentation": lambda t: 0.5})),
             ("no longer falls", "0.5"),
         ),
-        (checks.zero_iou, changed(teacher=scores(NO_POLE)), ("1 of 4", "pole")),
-        (checks.zero_iou, changed(teacher=scores(POLE_UNTRUE)), ("1 of 4", "no label holds pole")),
+        (checks.zero_iou, changed(main=scores(NO_POLE)), ("1 of 4", "pole")),
+        (checks.zero_iou, changed(main=scores(POLE_UNTRUE)), ("1 of 4", "not in the labels: pole")),
     ],
 )
-def test_a_smell_is_one_sentence_with_its_numbers(check, run, parts):
+def test_a_warning_is_one_sentence_with_its_numbers(check, run, parts):
     sentence = check(run)
     assert sentence in checks.check_run(run)
     assert sentence.endswith(".")
@@ -109,29 +111,35 @@ def test_a_smell_is_one_sentence_with_its_numbers(check, run, parts):
     ("check", "run"),
     [
         (checks.collapse, changed(scores={})),
-        (checks.collapse, changed(teacher=scores(NO_POLE))),  # three of four classes: not a collapse
+        (checks.collapse, changed(main=scores(NO_POLE))),  # three of four classes: not a collapse
         (checks.mask, changed({"attention": False}, metrics=[{"step": 400, "train/kept_pixels": 1.0}])),
         (checks.mask, changed(metrics=[{"step": 400, "train/loss": 1.0}])),  # source_only
         (checks.mask, changed(metrics=lines(**{"train/kept_pixels": lambda t: 1.0 if t < 0.5 else 0.6}))),
-        (checks.teacher_worse, changed(student=scores(mean_iou=60.4))),  # within the noise
-        (checks.teacher_worse, changed(scores={"teacher": scores()})),
-        (checks.losses, changed(metrics=lines(12, **{"train/loss": lambda t: 1 + t}))),  # too few to say
-        (checks.losses, changed(metrics=lines(**{"train/loss_consistency": lambda t: t}))),  # rightly grows
+        (checks.network_worse, changed(other=scores(mean_iou=60.4))),  # within the noise
+        (checks.network_worse, changed(scores={"main": scores()})),
+        (checks.losses, changed(metrics=lines(12, **{"train/loss": lambda t: 1 + t}))),  # too few values
+        (checks.losses, changed(metrics=lines(**{"train/loss_consistency": lambda t: t}))),  # expected
         (checks.zero_iou, changed(scores={})),
     ],
 )
-def test_what_is_no_smell(check, run):
+def test_no_warning(check, run):
     assert check(run) is None
 
 
 def test_scores_that_cannot_be_compared_are_named():
-    other = dataclasses.replace(changed(teacher=scores(split="test")), name="other")
+    other = dataclasses.replace(changed(main=scores(split="test")), name="other")
     (sentence,) = checks.check_comparison([HEALTHY, other])
     assert "run and other" in sentence
-    assert "split as ever and test" in sentence
-    fewer = changed(scores={"teacher": scores() | {"classes": ["road"]}})
+    assert "split as before and test" in sentence
+    fewer = changed(scores={"main": scores() | {"classes": ["road"]}})
     assert "4 and 1 classes" in checks.check_comparison([HEALTHY, fewer])[0]
 
 
-def test_what_is_compared_is_what_a_table_of_scores_compares():
-    assert checks.COMPARABLE == protocols.COMPARABLE
+def test_the_first_network_counts_whatever_its_name():
+    networks = {"ensemble": scores(NO_POLE), "head_1": scores(mean_iou=62.0), "head_2": scores(mean_iou=64.0)}
+    run = changed(scores=networks)
+    assert checks.network_worse(run) == "ensemble is worse than head_1 (62.0) and head_2 (64.0): its mean IoU is 60.0."
+    assert "pole" in checks.zero_iou(run)
+    assert "ensemble predicts 1 " in checks.collapse(changed(scores={"ensemble": scores(ONE_CLASS)}))
+    other = changed(scores={"head_1": scores(split="test")})
+    assert "split as before and test" in checks.check_comparison([run, other])[0]

@@ -1,4 +1,4 @@
-"""The page of a run: needs nothing else, says everything, stands what a run may look like."""
+"""The report page: self-contained, complete, and robust to what a run may lack."""
 
 import html.parser
 import json
@@ -89,12 +89,12 @@ def test_names_within_the_page_are_unique_and_there(page):
 def test_everything_is_on_the_page(page, finished):
     for name in LABEL_SPACES["19"].classes:
         assert name in page.text
-    for part in ("Total loss", "Segmentation loss", "Consistency loss", "Kept pixels", "Mean IoU", "Images per second"):
+    for part in ("Total loss", "Segmentation loss", "Consistency loss", "Mask ratio", "Mean IoU", "Images per second"):
         assert part in page.text
     for name in ("attention_threshold", "learning_rate", "0.001", "gta5 → cityscapes", "4 of 4", "step 4, last"):
         assert name in page.text
     scores = json.loads((finished / "evaluation.json").read_text())
-    for network in ("teacher", "student"):
+    for network in scores:
         assert f"{scores[network]['mean_iou']:.1f}" in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 2  # steps 2 and 4
     assert "currentColor" in page.content
@@ -107,7 +107,8 @@ def test_the_confusion_matrix_is_normalised_by_rows(page, finished):
         for tag, attributes in page.tags
         if tag == "td" and "title" in attributes
     ]
-    matrix = np.array(json.loads((finished / "evaluation.json").read_text())["teacher"]["confusion_matrix"], float)
+    score = next(iter(json.loads((finished / "evaluation.json").read_text()).values()))
+    matrix = np.array(score["confusion_matrix"], float)
     wanted = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     np.testing.assert_allclose(np.reshape(cells, matrix.shape), wanted, atol=0.0006)
 
@@ -156,8 +157,8 @@ def test_a_run_that_has_only_begun(run_copy):
         (run_copy / name).unlink()
     shutil.rmtree(run_copy / "pictures")
     page = page_of(run_copy)
-    assert "nothing is recorded yet of its 4 steps" in page.warnings()
-    for said in ("No losses", "no kept pixels", "no evaluation so far", "No pictures", "no timing.jsonl"):
+    assert "none of its 4 steps is recorded yet" in page.warnings()
+    for said in ("No losses", "no mask ratio", "no evaluation yet", "No pictures", "timing.jsonl is missing"):
         assert said in page.text
 
 
@@ -179,9 +180,62 @@ def _make_source_only(run):
 def test_source_only_has_no_mask(run_copy):
     _make_source_only(run_copy)
     page = page_of(run_copy)
-    assert "method source_only has no mask" in page.text
+    assert "no mask ratio is recorded (method source_only)" in page.text
     assert "Consistency loss" not in page.text
-    assert "mask keeps" not in page.warnings()
+    assert "mask ratio" not in page.warnings()
+
+
+# Other methods
+
+
+def test_networks_have_the_names_that_the_method_gives_them(run_copy):
+    def rename(scores):
+        for name in ("ensemble", "head_1"):
+            scores[name] = scores.pop(next(iter(scores)))
+        scores["head_2"] = scores["head_1"] | {"mean_iou": 99.0}
+
+    first, second = json.loads((run_copy / "evaluation.json").read_text())
+    rewrite(run_copy / "evaluation.json", rename)
+    text = (run_copy / "metrics.jsonl").read_text().replace(f"val/{second}/", "val/head_1/")
+    (run_copy / "metrics.jsonl").write_text(text.replace('"val/mean_iou"', '"val/head_2/mean_iou": 99, "val/mean_iou"'))
+    page = page_of(run_copy)
+    content = re.sub('<section id="configuration">.*?</section>', "", page.content, flags=re.DOTALL)
+    assert first not in content
+    assert second not in content
+    assert "ensemble is worse than head_2 (99.0)" in page.text
+    legend = re.findall(r'border-top-style:(\w+)"></span>(\w+)</li>', page.content)
+    assert legend == [("solid", "ensemble"), ("dashed", "head_2"), ("dotted", "head_1")]
+    table = page.content.split("All evaluations")[1].split("</table>")[0]
+    assert re.findall(r'<th scope="col">(\w*)', table) == ["step", "ensemble", "head_2", "head_1"]
+
+
+def test_further_quantities_have_charts(run_copy):
+    lines = [json.loads(line) for line in (run_copy / "metrics.jsonl").read_text().splitlines()]
+    more = {"train/gradient_norm": 1.5, "train/learning_rate": 1e-3, "train/loss_adversarial": -0.5}
+    (run_copy / "metrics.jsonl").write_text("".join(json.dumps(line | more) + "\n" for line in lines))
+    page = page_of(run_copy)
+    labels = [attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"]
+    assert {"Gradient norm", "Learning rate", "Loss adversarial"} <= set(labels)
+    assert "Parameter norm" not in labels
+
+
+def test_nested_settings_are_shown_in_groups(run_copy, finished):
+    def nest(content):
+        settings = content["settings"]
+        settings["architecture"] = "deeplab"
+        settings["sean"] = {name: settings.pop(name) for name in ("attention_threshold", "ema_decay")}
+        settings["sean"]["ema_decay"] = 0.5
+        settings["optimizer"] = {"learning_rate": settings.pop("learning_rate")}
+        content["version"] = "0.2.0"
+
+    rewrite(run_copy / "config.json", nest)
+    page = page_of(run_copy)
+    table = page.content.split("Settings that differ from their default")[1].split("</table>")[0]
+    rows = re.findall(r'<th scope="(?:row|rowgroup)"[^>]*>(\w+)', table)
+    assert rows.index("architecture") < rows.index("optimizer") < rows.index("learning_rate") < rows.index("sean")
+    assert rows.index("sean") < rows.index("ema_decay")
+    assert ">0.001<" in table
+    assert page_of(finished, run_copy).text  # beside a run with flat settings
 
 
 # Several runs
@@ -193,9 +247,10 @@ def test_a_comparison_names_the_differing_settings_and_every_run(finished, run_c
     differing = page.content.split("Settings in which the runs differ")[1].split("</table>")[0]
     assert re.findall(r'<th scope="row">(\w+)', differing) == ["method", "seed"]
     assert re.findall(r"<td>([^<]*)", differing) == ["sean", "source_only", "0", "1"]
-    assert page.text.count(f"{finished.name}, teacher") == 2  # the chart's legend and the table of evaluations
+    first = next(iter(json.loads((finished / "evaluation.json").read_text())))
+    assert page.text.count(f"{finished.name}, {first}") == 3  # the chart's legend, evaluations, note on the classes
     assert f"{run_copy.name} − {finished.name}" in page.text
-    assert "run: method source_only has no mask" in " ".join(page.text.split())
+    assert "run: no mask ratio is recorded (method source_only)" in " ".join(page.text.split())
 
 
 def test_runs_of_one_name_are_told_apart(finished, tmp_path):

@@ -1,4 +1,4 @@
-"""The evaluator's one matrix over a split, against the network applied to each image alone."""
+"""The evaluator's confusion matrices of a split, against the network applied to each image alone."""
 
 import jax
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from sean_jax.models.deeplab import Segmenter
-from sean_jax.scoring.predictor import Example, make_evaluator, predict
+from sean_jax.scoring import predictor
+from sean_jax.scoring.predictor import Example, from_halves, make_evaluator, predict, to_halves
 
 CLASSES = 5
 NETWORK = Segmenter(CLASSES, width_multiplier=1 / 32, fc_channels=256, precision="float32", initialization="scratch")
@@ -64,9 +65,9 @@ def upsample(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 1), (1, 3), (4, 1), (2, 2)])
-def test_one_matrix_equals_brute_force_however_batches_are_made(params, examples, devices, batch_size):
+def test_confusion_equals_brute_force_for_any_batches(params, examples, devices, batch_size):
     evaluate = make_evaluator(NETWORK, jax.local_devices()[:devices], batch_size)
-    matrix = evaluate(params, examples)
+    matrix = evaluate({"network": params}, examples)["network"]
     assert matrix.dtype == np.int64
     expected = brute_force(params, examples)
     assert matrix.sum() == expected.sum() == sum((e.label != 255).sum() for e in examples)
@@ -75,7 +76,54 @@ def test_one_matrix_equals_brute_force_however_batches_are_made(params, examples
 
 
 def test_no_examples_give_an_empty_matrix(params):
-    assert make_evaluator(NETWORK, jax.local_devices()[:2], 2)(params, []).sum() == 0
+    assert make_evaluator(NETWORK, jax.local_devices()[:2], 2)({"network": params}, [])["network"].sum() == 0
+
+
+def test_several_networks_share_one_pass_over_the_examples(params, examples, monkeypatch):
+    other = NETWORK.init_params(jax.random.key(1))
+    evaluate = make_evaluator(NETWORK, jax.local_devices()[:2], 1)
+    alone = [evaluate({"network": network}, examples)["network"] for network in (params, other)]
+    assert not np.array_equal(*alone)
+    batches = record_shards(monkeypatch)
+    read = iter(examples)  # an iterator can be read once only
+    with jax.transfer_guard_host_to_device("disallow"):  # no copy but those that are counted
+        together = evaluate({"first": params, "second": other}, read)
+    assert list(together) == ["first", "second"]
+    np.testing.assert_array_equal(together["first"], alone[0])
+    np.testing.assert_array_equal(together["second"], alone[1])
+    assert len(batches) == 5  # of sizes 2 + 1, 1, 1, 2
+
+
+def test_every_device_takes_its_images(params, examples, monkeypatch):
+    """With one image per device: seven images of one size on four devices."""
+    same_size = [example._replace(label=examples[0].label) for example in examples]
+    batches = record_shards(monkeypatch)
+    make_evaluator(NETWORK, jax.local_devices(), 1)({"network": params}, same_size)
+    labelled = int((examples[0].label != 255).sum())
+    counts = [[int((np.asarray(s.data) != 255).sum()) for s in b["label"].addressable_shards] for b in batches]
+    assert [len({s.device for s in b["image"].addressable_shards}) for b in batches] == [4, 4]
+    assert counts == [[labelled] * 4, [labelled] * 3 + [0]]
+
+
+def record_shards(monkeypatch) -> list:
+    """The batches that are copied to devices from now on."""
+    batches, shard = [], predictor.shard
+
+    def recording(*arguments):
+        batches.append(shard(*arguments))
+        return batches[-1]
+
+    monkeypatch.setattr(predictor, "shard", recording)
+    return batches
+
+
+def test_counts_of_several_hosts_are_added_in_64_bits():
+    hosts = np.array([[[2**31 + 5, 2**31 - 1], [0, 3]], [[2**33 + 7, 1], [2**30, 2**40 + 1]]])
+    halves = np.stack([to_halves(counts) for counts in hosts])
+    assert halves.dtype == np.int32
+    total = from_halves(halves)
+    assert total.dtype == np.int64
+    assert total.tolist() == [[2**31 + 2**33 + 12, 2**31], [2**30, 2**40 + 4]]
 
 
 def test_attention_comes_at_full_size_too(params, examples):

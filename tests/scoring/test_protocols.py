@@ -7,7 +7,8 @@ import pytest
 
 from sean_jax.data.label_spaces import CITYSCAPES_CLASSES, LABEL_SPACES
 from sean_jax.errors import UserError
-from sean_jax.scoring.protocols import PROTOCOLS, rescore, score, score_table
+from sean_jax.scoring.protocols import PROTOCOLS, score
+from sean_jax.scoring.stored import read_scores, rescore, score_table
 
 ABSENT_OF_16 = ("terrain", "truck", "train")
 
@@ -22,7 +23,7 @@ def iou(confusion, i):
 
 def stored(confusion, classes, **changes):
     stamp = {
-        "network": "teacher",
+        "network": "main",
         "checkpoint": "step 7",
         "step": 7,
         "seed": 0,
@@ -70,6 +71,21 @@ def test_the_mean_is_over_the_protocols_classes(protocol, space, left_out):
     assert scores["mean_iou"] == pytest.approx(np.mean([iou(confusion, classes.index(name)) for name in kept]))
 
 
+def test_absent_classes_are_not_in_a_protocols_mean_and_zeros_are():
+    road, car, truck = (CITYSCAPES_CLASSES.index(name) for name in ("road", "car", "truck"))
+    confusion = np.zeros((19, 19), int)
+    confusion[road, road] = confusion[car, road] = confusion[truck, truck] = 10  # truck is none of the 16
+    scores = score(confusion, CITYSCAPES_CLASSES, "16-of-19")
+    assert (scores["iou"]["road"], scores["iou"]["car"], scores["mean_iou"]) == (50, 0, 25)
+    assert scores["absent"] == [name for name in LABEL_SPACES["16"].classes if name not in ("road", "car")]
+    assert score(np.zeros((19, 19), int), CITYSCAPES_CLASSES, "16-of-19")["mean_iou"] == 0
+
+
+def test_a_protocol_needs_its_own_classes_and_not_only_as_many():
+    with pytest.raises(UserError, match=r"--protocol=16 .* cannot be computed.*use --protocol=all$"):
+        score(random_matrix(16), tuple(f"class {i}" for i in range(16)), "16")
+
+
 def test_cca_13_merges_truth_and_prediction():
     confusion = random_matrix(19)
     into = {"wall": "building", "fence": "building", "pole": "building", "terrain": "vegetation"}
@@ -84,7 +100,7 @@ def test_cca_13_merges_truth_and_prediction():
     assert len(scores["iou"]) == 13
 
 
-def test_only_what_the_matrix_holds_is_recomputed(tmp_path):
+def test_a_protocol_is_applied_only_if_the_matrix_is_sufficient(tmp_path):
     possible = {
         "19": {"all", "19", "16-of-19", "cca-13"},
         "16": {"all", "16", "13-of-16"},
@@ -111,24 +127,59 @@ def test_only_what_the_matrix_holds_is_recomputed(tmp_path):
     [
         ("{", "holds no scores"),
         ("[]", "holds no scores"),
-        ('{"classes": ["a"], "confusion_matrix": [[1, 2]]}', "a matrix of"),
-        ('{"classes": ["a"], "confusion_matrix": [[1]]}', "nothing is said of network, checkpoint, step, seed"),
+        ("{}", "no network"),
+        ('{"a": 1}', "holds no scores"),
+        ('{"network": "a", "classes": ["a"], "confusion_matrix": [[1]]}', "a: checkpoint, step, seed, .* missing"),
     ],
 )
-def test_files_that_hold_no_scores(tmp_path, content, message):
+def test_a_file_without_scores_is_refused(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=rf"^--from=.*{message}"):
         rescore(tmp_path / "x.json", "all")
     with pytest.raises(UserError, match="cannot read --from"):
         rescore(tmp_path / "gone.json", "all")
 
 
-def test_a_runs_own_evaluation_is_scored_again_by_its_teacher(tmp_path):
-    student, teacher = (random_matrix(19) + i for i in range(2))
-    both = {"teacher": stored(teacher, CITYSCAPES_CLASSES), "student": stored(student, CITYSCAPES_CLASSES)}
-    (tmp_path / "evaluation.json").write_text(json.dumps(both))
-    again = rescore(tmp_path / "evaluation.json", "16-of-19")
-    assert again.items() >= score(teacher, CITYSCAPES_CLASSES, "16-of-19").items()
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"confusion_matrix": [[1, 2]]}, r"a matrix of \(1, 2\) for 19 classes"),
+        ({"confusion_matrix": [], "classes": []}, "a matrix of"),
+        ({"confusion_matrix": [[2**64] * 19] * 19}, "OverflowError"),
+        ({"confusion_matrix": [[-1] * 19] * 19}, "a matrix of"),
+        ({"mean_iou": None}, "not a number"),
+        ({"iou": {"road": "high"}}, "not a number"),
+        ({"iou": {"road": True}}, "not a number"),
+        ({"mean_iou": float("nan")}, "not a number"),
+    ],
+)
+def test_a_damaged_score_is_refused(tmp_path, change, message):
+    good = stored(np.eye(19, dtype=int), CITYSCAPES_CLASSES)
+    file = tmp_path / "evaluation.json"
+    file.write_text(json.dumps({"first": good, "second": good}))
+    assert list(read_scores(file)) == ["first", "second"]
+    file.write_text(json.dumps({"first": good, "second": good | change}))
+    with pytest.raises(UserError, match=rf"holds no scores \(.*{message}"):
+        read_scores(file)
+
+
+def test_the_first_network_of_an_evaluation_counts(tmp_path):
+    two, one = (random_matrix(19) + i for i in range(2))
+    for first in ("one", "two"):
+        both = {"one": stored(one, CITYSCAPES_CLASSES), "two": stored(two, CITYSCAPES_CLASSES)}
+        ordered = {first: both.pop(first)} | both
+        (tmp_path / "evaluation.json").write_text(json.dumps(ordered))
+        again = rescore(tmp_path / "evaluation.json", "16-of-19")
+        matrix = {"one": one, "two": two}[first]
+        assert again.items() >= score(matrix, CITYSCAPES_CLASSES, "16-of-19").items()
+
+
+def test_counts_beyond_32_bits_are_rescored_exactly(tmp_path):
+    confusion = np.eye(19, dtype=int) * 2**33
+    confusion[0, 1] = 2**33
+    (tmp_path / "scores.json").write_text(json.dumps(stored(confusion, CITYSCAPES_CLASSES)))
+    scores = rescore(tmp_path / "scores.json", "19")
+    assert (scores["iou"]["road"], scores["iou"]["sidewalk"], scores["iou"]["sky"]) == (50, 50, 100)
 
 
 def test_the_command_needs_no_network(tmp_path):
@@ -145,16 +196,16 @@ def test_the_command_needs_no_network(tmp_path):
     assert "--protocol=16 (16-way network, other ground truth ignored) cannot be computed" in line
 
 
-def test_tables_of_unlike_scores_are_refused_unless_asked_for():
+def test_a_table_of_scores_that_are_not_comparable_needs_a_flag():
     confusion = random_matrix(19)
-    one, other = stored(confusion, CITYSCAPES_CLASSES), stored(confusion, CITYSCAPES_CLASSES, seed=1, network="student")
+    one, other = stored(confusion, CITYSCAPES_CLASSES), stored(confusion, CITYSCAPES_CLASSES, seed=1, network="other")
     table = score_table({"first": one, "second": other}).splitlines()
     assert table[0].startswith("| score | mIoU | road |")
     assert table[2].startswith(f"| first | {one['mean_iou']:.1f} |")
     assert len({line.count("|") for line in table[:4]}) == 1
     assert table[-1].startswith("All: protocol all, dataset cityscapes, split val")
     unlike = one | score(confusion, CITYSCAPES_CLASSES, "16-of-19")
-    with pytest.raises(UserError, match=r"first and third cannot .* \(protocol: all and 16-of-19\)"):
+    with pytest.raises(UserError, match=r"first and third are not comparable \(protocol: all and 16-of-19\)"):
         score_table({"first": one, "third": unlike})
     mixed = score_table({"first": one, "third": unlike}, mixed=True).splitlines()
     assert mixed[0].startswith("| score | protocol | mIoU")

@@ -63,7 +63,7 @@ def test_a_submission_is_what_the_server_takes(tmp_path, network):
 @pytest.mark.parametrize(
     ("names", "zip_name", "message"),
     [
-        (["street.png"], "x.zip", r"street.png is not named as Cityscapes' images are; expected CITY_SEQUENCE"),
+        (["street.png"], "x.zip", r"street.png is not named like the images of Cityscapes; expected CITY_SEQUENCE"),
         ([f"{STEMS[0]}_leftImg8bit.png"], "no/x.zip", "x.zip: the folder .* does not exist"),
     ],
 )
@@ -78,7 +78,7 @@ def test_what_cannot_become_a_submission_is_one_line(tmp_path, network, names, z
 
 def test_two_images_of_one_name():
     images = [pathlib.Path(f"{folder}/{STEMS[0]}_leftImg8bit.png") for folder in "ab"]
-    with pytest.raises(UserError, match="have one name"):
+    with pytest.raises(UserError, match="have the same name"):
         submission.names(images)
 
 

@@ -1,4 +1,4 @@
-"""Pictures, by hand."""
+"""Small pictures, computed by hand."""
 
 import io
 
@@ -19,6 +19,7 @@ def test_colours_and_black_for_what_is_ignored():
 def test_heat_goes_from_blue_to_red_and_covers_both_ends():
     row = visualize.heat_map(np.array([[0.0, 0.5, 1.0]]))[0]
     assert row.tolist() == [[0, 0, 128], [128, 224, 64], [128, 0, 0]]
+    assert visualize.heat_map(np.array([[1 / 12]]))[0, 0].tolist() == [0, 32, 192]  # 191.5, half-way between two stops
     ramp = visualize.heat_map(np.linspace(0, 1, 200)[None])[0].astype(int)
     assert len({tuple(color) for color in ramp.tolist()}) > 150
 
@@ -51,3 +52,10 @@ def test_palette_picture_keeps_the_classes_and_shows_the_colours():
     picture = Image.open(buffer)
     np.testing.assert_array_equal(np.asarray(picture), classes)
     np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), visualize.colorize(classes, PALETTE))
+
+
+def test_indices_are_evenly_spaced_from_first_to_last():
+    assert visualize.evenly_spaced(500, 4) == [0, 166, 332, 499]
+    assert visualize.evenly_spaced(5, 4) == [0, 1, 2, 4]
+    assert visualize.evenly_spaced(3, 4) == [0, 1, 2]
+    assert visualize.evenly_spaced(0, 4) == []

@@ -1,11 +1,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from sean_jax.training.losses import (
     attention_mask,
     consistency_loss,
     consistency_normaliser,
+    count_kept,
     count_labelled,
     segmentation_loss,
 )
@@ -61,3 +63,12 @@ def test_empty_mask_has_zero_finite_gradient():
     student = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 2, 3)).astype(np.float32))
     gradient = jax.grad(consistency_loss)(student, student + 1, jnp.zeros((1, 2, 2)))
     assert np.all(gradient == 0)
+
+
+@pytest.mark.parametrize("count", [count_labelled, count_kept])
+def test_pixels_are_counted_in_integers(count):
+    """A float32 sum of ones need not be right above 2²⁴; whether it is depends on the order of additions."""
+    program = jax.make_jaxpr(count)(jax.ShapeDtypeStruct((2, 4097, 4097), jnp.float32))
+    sums = [equation for equation in program.jaxpr.eqns if equation.primitive.name == "reduce_sum"]
+    assert [equation.invars[0].aval.dtype for equation in sums] == [jnp.int32]
+    assert [value.aval.dtype for value in program.jaxpr.outvars] == [jnp.float32]

@@ -123,7 +123,7 @@ def test_times_past_the_restored_step_are_dropped_and_taken_again(finished, tmp_
         with Monitor(tmp_path, run, restored, images_per_step=4, leader=True) as monitor:
             for step in range(first, last + 1):
                 if step != 3:
-                    monitor.losses(step, {"train/loss": 1.0})
+                    monitor.metrics(step, {"train/loss": 1.0})
                 if step >= 3:
                     monitor.evaluation(step, evaluation)
                 monitor.end_step(step)

@@ -33,6 +33,7 @@ from sean_jax.training.losses import (
     attention_mask,
     consistency_loss,
     consistency_normaliser,
+    count_kept,
     count_labelled,
     segmentation_loss,
 )
@@ -116,7 +117,7 @@ class SEAN(SelfEnsembling):
         local_counts = (
             count_labelled(view.source.label),
             consistency_normaliser(mask, self.network.num_classes, s.consistency_reduction),
-            jnp.sum(mask),
+            count_kept(mask),
             jnp.float32(mask.size),
         )
         labelled, normaliser, kept, positions = sum_over_devices(local_counts)

@@ -92,7 +92,7 @@ def test_a_run_of_a_source_without_a_class_is_refused():
     given = {"source": "synthia", "target": "cityscapes", "source_dir": "/x", "target_dir": "/y"}
     with pytest.raises(UserError, match=r"synthia has no terrain, truck, train, .*use --classes=16"):
         plan.plan(given | {"classes": "19"})
-    assert plan.plan(given | {"classes": "16"}).run.label_space == LABEL_SPACES["16"]
+    assert plan.plan(given | {"classes": "16"}).experiment.label_space == LABEL_SPACES["16"]
     # To score on it is possible: pixels are read as they are.
     assert plan.plan(given | {"source": "gta5", "target": "synthia", "classes": "19"}).target == DATASETS["synthia"]
 

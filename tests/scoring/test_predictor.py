@@ -1,16 +1,16 @@
 """The evaluator's confusion matrices of a split, against the network applied to each image alone."""
 
+import builders
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from sean_jax.models.deeplab import Segmenter
 from sean_jax.scoring import predictor
 from sean_jax.scoring.predictor import Example, from_halves, make_evaluator, predict, to_halves
 
 CLASSES = 5
-NETWORK = Segmenter(CLASSES, width_multiplier=1 / 32, fc_channels=256, precision="float32", initialization="scratch")
+NETWORK = builders.deeplab(CLASSES, fc_channels=256)
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,9 @@ def params():
     params = NETWORK.init_params(jax.random.key(0))
     noise = np.random.default_rng(1).integers(0, 256, (8, 6, 8, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
     mean = NETWORK.predict(params, noise).logits.mean((0, 1, 2))
-    classifier = params["classifier"]
-    branch = classifier["branch_0"] | {"bias": classifier["branch_0"]["bias"] - mean}
-    return params | {"classifier": classifier | {"branch_0": branch}}
+    bias = params["head"]["classifier"]["branch_0"]["bias"]
+    params["head"]["classifier"]["branch_0"]["bias"] = bias - mean
+    return params
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +129,9 @@ def test_counts_of_several_hosts_are_added_in_64_bits():
 def test_attention_comes_at_full_size_too(params, examples):
     size = (50, 70)
     prediction = predict(NETWORK, params, examples[0].image[None], size)
-    assert (prediction.classes.shape, prediction.attention.shape) == ((1, *size), (1, *size))
-    coarse = np.asarray(NETWORK.predict(params, examples[0].image[None]).attention[0])
-    np.testing.assert_allclose(prediction.attention[0], upsample(coarse, size), atol=1e-5)
+    assert (prediction.classes.shape, prediction.maps["attention"].shape) == ((1, *size), (1, *size))
+    coarse = np.asarray(NETWORK.predict(params, examples[0].image[None]).maps["attention"][0])
+    np.testing.assert_allclose(prediction.maps["attention"][0], upsample(coarse, size), atol=1e-5)
 
 
 def test_classes_are_those_of_the_largest_logit_after_upsampling_not_before(params, examples):

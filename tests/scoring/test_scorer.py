@@ -27,9 +27,9 @@ def test_scoring_uses_all_devices_whatever_the_training_batch(roads, tmp_path, m
 
 def test_pictures_show_examples_from_all_over_the_split(roads):
     plan = setup.plan(dict(roads))
-    prepared = setup.prepare_scoring(plan.run.config, plan.target, progress=False)
+    prepared = setup.prepare_scoring(plan.experiment.config, plan.target, progress=False)
     assert prepared is not None
-    scorer = Scorer(plan.run, load_dataset("cityscapes"), "val", prepared, jax.local_devices())
+    scorer = Scorer(plan.experiment, load_dataset("cityscapes"), "val", prepared, jax.local_devices())
     everything = list(scorer.examples(range(5)))
     sample = scorer.sample(PICTURES)
     assert [example.name for example in sample] == [everything[index].name for index in (0, 1, 2, 4)]

@@ -1,21 +1,19 @@
 import io
 import pathlib
 import re
-import subprocess
-import sys
 import zipfile
 
+import builders
+import commands
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from sean_jax import weights
-from sean_jax.config import Config
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.label_spaces import CITYSCAPES_CLASSES, LABEL_SPACES
 from sean_jax.errors import UserError
-from sean_jax.run.directory import Run
 from sean_jax.scoring import submission
 
 STEMS = ("berlin_000000_000019", "mainz_000001_000019")
@@ -24,16 +22,18 @@ STEMS = ("berlin_000000_000019", "mainz_000001_000019")
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """A weights file of the thinnest network, for images of 64×32."""
-    settings = {"initialization": "scratch", "input_convention": "bgr_mean", "width_multiplier": 1 / 64}
-    run = Run(Config(height=32, width=64, precision="float32", **settings), LABEL_SPACES["19"])
+    run = builders.experiment("sean", height=32, width=64, width_multiplier=1 / 64)
+    run = run._replace(label_space=LABEL_SPACES["19"])
     file = tmp_path_factory.mktemp("weights") / "sean.npz"
     weights.write(file, weights.from_params(run.network().init_params(jax.random.key(0))), run.weights_metadata())
     return file
 
 
-def predict(network, images, *flags):
-    command = [sys.executable, "-m", "sean_jax.predict", f"--weights={network}", f"--input={images}", *flags]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def predict(session_dir, network):
+    return lambda images, **flags: commands.run(
+        session_dir / "output", "predict", weights=network, input=images, **flags
+    )
 
 
 def write_images(folder, names):
@@ -43,12 +43,12 @@ def write_images(folder, names):
         Image.fromarray(noise).save(folder / name)
 
 
-def test_a_submission_is_what_the_server_takes(tmp_path, network):
+def test_a_submission_is_what_the_server_takes(tmp_path, predict):
     for stem in STEMS:
         write_images(tmp_path / "test" / stem.split("_")[0], [f"{stem}_leftImg8bit.png"])
     file = tmp_path / "submission.zip"
-    result = predict(network, tmp_path / "test", f"--cityscapes_submission={file}")
-    assert result.returncode == 0, result.stderr
+    result = predict(tmp_path / "test", cityscapes_submission=file)
+    assert result.code == 0, result.stderr
     assert "the server wants all 1525 test images; these are 2" in result.stderr
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["submission.zip"]
     label_ids = {i for i, name in DATASETS["cityscapes"].label_ids.items() if name in CITYSCAPES_CLASSES}
@@ -67,11 +67,11 @@ def test_a_submission_is_what_the_server_takes(tmp_path, network):
         ([f"{STEMS[0]}_leftImg8bit.png"], "no/x.zip", "x.zip: the folder .* does not exist"),
     ],
 )
-def test_what_cannot_become_a_submission_is_one_line(tmp_path, network, names, zip_name, message):
+def test_what_cannot_become_a_submission_is_one_line(tmp_path, predict, names, zip_name, message):
     write_images(tmp_path / "test", names)
-    result = predict(network, tmp_path / "test", f"--cityscapes_submission={tmp_path / zip_name}")
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
+    result = predict(tmp_path / "test", cityscapes_submission=tmp_path / zip_name)
+    assert result.code == 1
+    (line,) = result.said()
     assert re.search(message, line)
     assert not list(tmp_path.glob("*.zip"))
 

@@ -30,9 +30,9 @@ def test_overlay_is_the_mean():
     np.testing.assert_array_equal(visualize.overlay(image, colors, 0.0), image)
 
 
-def test_left_out_pixels_are_dark_and_the_threshold_itself_is_left_out():
-    kept = visualize.kept_pixels(np.full((1, 3, 3), 200, np.uint8), np.array([[0.2, 0.3, 0.4]]), 0.3)
-    assert kept[0, :, 0].tolist() == [50, 50, 200]
+def test_pixels_are_darkened_where_asked():
+    image = np.full((1, 3, 3), 200, np.uint8)
+    assert visualize.darken(image, np.array([[True, True, False]]))[0, :, 0].tolist() == [50, 50, 200]
 
 
 def test_panel_places_rows_below_each_other_on_white():

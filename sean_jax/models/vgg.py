@@ -7,7 +7,7 @@ import jax
 from jax import lax
 
 from sean_jax.models.initializers import Initializers
-from sean_jax.models.layers import conv3x3
+from sean_jax.models.layers import Conv3x3
 from sean_jax.ops.pooling import max_pool_2x2
 
 # Block → (convolutions, channels, dilation, followed by pooling). pool4 and pool5 are dropped: stride 8 remains.
@@ -44,12 +44,20 @@ class Backbone(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        common = {"init": self.init_fns, "dtype": self.dtype, "precision": self.precision}
 
         def run_block(_: nn.Module, x: jax.Array, names: list[str], channels: int, dilation: int, pooled: bool):
             for name in names:
                 width = thin(channels, self.width_multiplier)
-                x = nn.relu(conv3x3(x, width, dilation=dilation, name=name, **common))
+                layer = Conv3x3(
+                    width,
+                    dilation=dilation,
+                    kernel_init=self.init_fns.kernel,
+                    bias_init=self.init_fns.bias(9 * x.shape[-1]),
+                    dtype=self.dtype,
+                    precision=self.precision,
+                    name=name,
+                )
+                x = nn.relu(layer(x))
             return max_pool_2x2(x) if pooled else x
 
         run = nn.remat(run_block, static_argnums=(2, 3, 4, 5)) if self.remat else run_block

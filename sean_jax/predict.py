@@ -13,7 +13,7 @@ from absl import flags
 from PIL import Image
 
 from sean_jax.cli import command as cli
-from sean_jax.cli import compilation_cache, huge_pages
+from sean_jax.cli import compilation_cache
 from sean_jax.data import image_files as labels
 from sean_jax.errors import UserError
 from sean_jax.scoring import submission, visualize
@@ -193,5 +193,4 @@ def _save(picture: Image.Image, path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    huge_pages.use("sean_jax.predict")
-    cli.run(main, "sean_jax.predict")
+    cli.run(main, "sean_jax.predict", computes=True)

@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 
 from sean_jax.cli import command as cli
-from sean_jax.cli import compilation_cache, huge_pages
+from sean_jax.cli import compilation_cache
 from sean_jax.config import Config, choices, kind
 from sean_jax.errors import UserError
 
@@ -78,5 +78,4 @@ def main() -> None:
 _define_flags()
 
 if __name__ == "__main__":
-    huge_pages.use("sean_jax.train")
-    cli.run(main, "sean_jax.train")
+    cli.run(main, "sean_jax.train", computes=True)

@@ -1,8 +1,8 @@
-"""Times the evaluation of sean_jax: uint8 arrays in host memory in, one confusion matrix out.
+"""Times the evaluation of sean_jax, from uint8 arrays in host memory to one confusion matrix.
 
     python experiments/benchmarks/evaluation.py --precision=bfloat16 --batch=4 --steps=100
 
-Images of --height x --width are predicted and compared at twice that size, as Cityscapes is. --steps counts batches.
+Images of --height x --width are predicted, and compared at twice that size as for Cityscapes. --steps counts batches.
 """
 
 import time

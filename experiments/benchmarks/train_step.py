@@ -1,12 +1,12 @@
-"""Times the training step of sean_jax on random arrays that lie on the device.
+"""Times the training step of sean_jax on random arrays that are already on the device.
 
     python experiments/benchmarks/train_step.py --precision=bfloat16 --batch=1
     python experiments/benchmarks/train_step.py --precision=float32 --height=128 --width=256 --steps=6 --warmup=2
 
-On a CPU set GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for memory as commands have it (sean_jax/huge_pages.py).
-Prints ms per step with steps queued and with each step waited for, images/s, TFLOP/s counted from the network's own
-arithmetic and their share of a large matrix product's rate, peak memory, and the time to the first step. One case a
-process, so that the allocator's peak is the case's. --cache_dir names a compilation cache: run twice for both starts.
+Prints the milliseconds per step, with steps queued and with each step waited for; images per second; TFLOP/s counted
+from the network's arithmetic, and their share of the rate of a large matrix product; the peak memory; and the time to
+the first step. Each process times one case, so that the allocator's peak is that case's. --cache_dir names a
+compilation cache: run the command twice to time a cold and a warm start.
 """
 
 import time
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import measure
 
+from sean_jax.cli import memory
 from sean_jax.config import PRESETS, Config, architecture
 from sean_jax.methods.sean import SEAN
 from sean_jax.models.deeplab import PRECISIONS, Segmenter
@@ -33,7 +34,7 @@ def matrix_product_tflops(precision: str) -> float:
 
 
 def program_gib(method: SEAN, state: Any, batch: dict[str, Any], rng: Any) -> float:
-    """What the compiler plans for the step: arguments, results and temporaries; donated arguments once."""
+    """The memory that the compiler plans for the step: arguments, results, temporaries; donated arguments once."""
     mapped = jax.jit(lambda *a: jax.vmap(method.step, (None, 0, None), None, axis_name=AXIS)(*a), donate_argnums=0)
     found = mapped.lower(state, jax.tree.map(lambda x: x[None], batch), rng).compile().memory_analysis()
     assert found is not None
@@ -43,6 +44,7 @@ def program_gib(method: SEAN, state: Any, batch: dict[str, Any], rng: Any) -> fl
 
 def main() -> None:
     case = measure.parse(__doc__ or "", cache_dir="", remat=False, accumulate=1, plan=False, jit=False)
+    memory.keep_freed_memory()
     if case.cache_dir:
         jax.config.update("jax_compilation_cache_dir", case.cache_dir)
     device = jax.local_devices()[0]
@@ -54,7 +56,7 @@ def main() -> None:
     state = method.init(network.init_params(jax.random.key(0)))
     state, rng = replicate((state, jax.random.key(1)), [device])
     batch = jax.device_put(measure.random_batch(case), device)
-    if case.jit:  # what pmap costs over jit on one device
+    if case.jit:  # to compare pmap with jit on one device
         one = jax.jit(jax.vmap(method.step, (None, 0, None), None, axis_name=AXIS), donate_argnums=0)
         batch = jax.tree.map(lambda x: x[None], batch)
         step = one

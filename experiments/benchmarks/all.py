@@ -19,8 +19,6 @@ import sys
 import tempfile
 from typing import Any
 
-from sean_jax.cli import memory
-
 HERE = pathlib.Path(__file__).parent
 Record = dict[str, Any]
 
@@ -43,8 +41,8 @@ def run(python: str, script: str, flags: list[str]) -> Record:
     """One benchmark in its own process; ``{"failed": …}`` if it ends with an error."""
     command = [python, str(HERE / script), "--json", *flags]
     print("…", script, *flags, file=sys.stderr, flush=True)
-    # Both frameworks reuse memory as the commands do.
-    environment = {name: str(value) for name, (_, value) in memory.SETTINGS.items()} | os.environ
+    # Huge pages on a CPU, for both frameworks; see train_step.py.
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]

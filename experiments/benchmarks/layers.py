@@ -1,6 +1,6 @@
 """Times each convolution's forward pass and both gradients alone, plainly and with Winograd's tiles.
 
-    python experiments/benchmarks/layers.py
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/benchmarks/layers.py
 
 Prints a row for each layer of the reference network at 128x256, batch 2, float32: its GFLOP; the milliseconds of the
 forward pass, the input's gradient and the kernel's gradient as XLA computes them plainly; the same three as computed
@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 
-from sean_jax.cli import memory
 from sean_jax.ops.convolution import plain_conv3x3, winograd_conv3x3, winograd_gradients
 from sean_jax.ops.implementation import Derivative, Op, derivative_of
 
@@ -51,7 +50,6 @@ def times(forward: Op, gradients: Derivative, x: jax.Array, kernel: jax.Array, g
 
 
 def main() -> None:
-    memory.keep_freed_memory()
     columns = [
         f"{what}, {how}" for how in ("plain", "here") for what in ("forward", "input gradient", "kernel gradient")
     ]

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from sean_jax.cli import help_text, memory, unused_gpu
+from sean_jax.cli import help_text, unused_gpu
 from sean_jax.errors import UserError
 
 # Errors of the operating system when a file cannot be written: the disk is full, read-only, or over a quota or size
@@ -89,8 +89,7 @@ def run(main: Callable[[], None], command: str, *, computes: bool = False) -> No
     Args:
       main: the command; it reads absl flags and raises :class:`UserError` for bad input.
       command: the name that precedes error messages, e.g. ``sean_jax.train``.
-      computes: the command runs JAX programs: warn if they will not use the machine's GPU, and keep freed memory for
-        reuse on a CPU.
+      computes: the command runs JAX programs; warn if they will not use the machine's GPU.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -110,7 +109,6 @@ def run(main: Callable[[], None], command: str, *, computes: bool = False) -> No
         threading.excepthook = in_thread
         if computes:
             unused_gpu.warn_about_unused_gpu(command)
-            memory.keep_freed_memory()
         try:
             main()
             sys.stdout.flush()

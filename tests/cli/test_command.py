@@ -1,11 +1,10 @@
-"""Parsing, memory settings and library messages of all commands."""
+"""Parsing, help and library messages of all commands."""
 
 import subprocess
 import sys
 
 import pytest
 
-from sean_jax.cli import memory, unused_gpu
 from sean_jax.cli.command import expand_home
 
 
@@ -20,34 +19,6 @@ def _python(program: str, *words: str, **variables: str) -> subprocess.Completed
     kept = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)}
     command = [sys.executable, "-c", program, *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=kept | variables)
-
-
-# Touches 256 MB twice, in blocks as large as XLA's; prints the page faults of the second time.
-FAULTS = """
-import resource, sys, threading
-from sean_jax.cli import memory
-if sys.argv[1] == "kept":
-    memory.keep_freed_memory()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    bytearray(b"1") * 2**28
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-def twice():
-    faults()
-    print(faults())
-thread = threading.Thread(target=twice)  # XLA allocates on threads of its own
-thread.start()
-thread.join()
-"""
-
-
-@pytest.mark.skipif(any(device.exists() for device in unused_gpu.DEVICES), reason="with a GPU nothing is set")
-@pytest.mark.skipif(not hasattr(memory.ctypes.CDLL(None), "mallopt"), reason="not glibc")
-def test_freed_memory_is_kept_for_reuse():
-    pages = 2**28 // 4096
-    assert int(_python(FAULTS, "default").stdout) > pages // 2
-    assert int(_python(FAULTS, "kept").stdout) < pages // 100
-    assert int(_python(FAULTS, "kept", MALLOC_ARENA_MAX="4").stdout) > pages // 2  # the user's own settings
 
 
 GROUPED = '''

@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 
 from sean_jax.cli import command as cli
-from sean_jax.cli import compilation_cache, huge_pages
+from sean_jax.cli import compilation_cache
 from sean_jax.errors import UserError
 from sean_jax.run.directory import write_json
 from sean_jax.run.score import score_network
@@ -90,5 +90,4 @@ def _evaluate() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    huge_pages.use("sean_jax.evaluate")
-    cli.run(main, "sean_jax.evaluate")
+    cli.run(main, "sean_jax.evaluate", computes=True)

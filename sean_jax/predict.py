@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sean_jax import atomic
 from sean_jax.cli import command as cli
-from sean_jax.cli import compilation_cache, huge_pages
+from sean_jax.cli import compilation_cache
 from sean_jax.data import image_files as labels
 from sean_jax.data.catalogue import load_dataset
 from sean_jax.errors import UserError
@@ -178,5 +178,4 @@ def _save(picture: Image.Image, path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    huge_pages.use("sean_jax.predict")
-    cli.run(main, "sean_jax.predict")
+    cli.run(main, "sean_jax.predict", computes=True)

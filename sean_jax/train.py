@@ -11,7 +11,8 @@ from typing import Any
 import jax
 from absl import flags
 
-from sean_jax.cli import command, compilation_cache
+from sean_jax.cli import command as cli
+from sean_jax.cli import compilation_cache
 from sean_jax.config import GROUPS
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS
@@ -100,4 +101,4 @@ def main() -> None:
 SETTINGS = _define_flags()
 
 if __name__ == "__main__":
-    command.run(main, "sean_jax.train")
+    cli.run(main, "sean_jax.train", computes=True)

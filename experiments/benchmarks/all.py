@@ -3,10 +3,10 @@
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --out=benchmarks.json      one GPU, about 40 minutes
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 5 minutes
 
-TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out. Both
-frameworks are timed the same way by measure.py: after warm-up, steps queued with one synchronisation at the end
-(median of three rows), and each step waited for (median). PyTorch's number is its best variant's. A case that runs out
-of memory or fails is printed as such and stops nothing. --preset=paper times the other network.
+TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out.
+measure.py times both frameworks in the same way after a warm-up: steps queued with one synchronisation at the end
+(median of three repeats), and steps that are each waited for (median). PyTorch's best variant counts. A case that
+fails or runs out of memory is reported, and the others go on. --preset=paper times the paper's network.
 """
 
 import argparse
@@ -18,8 +18,6 @@ import subprocess
 import sys
 import tempfile
 from typing import Any
-
-from sean_jax.cli import huge_pages
 
 HERE = pathlib.Path(__file__).parent
 Record = dict[str, Any]
@@ -34,7 +32,7 @@ TORCH_VARIANTS = {
     "compiled for less overhead": ["--compile", *TUNED, "--mode=reduce-overhead"],
 }
 
-# (precision, batch): step targets first, then the table of memory and time by batch, up to what fits.
+# (precision, batch): first the steps to compare, then the table of memory and time by batch size.
 GPU_STEPS = [("bfloat16", 1), ("bfloat16", 4), ("tf32", 1), ("float32", 1)]
 GPU_MEMORY = [(precision, batch) for precision in ("bfloat16", "tf32") for batch in (2, 8, 16, 32)]
 
@@ -43,12 +41,13 @@ def run(python: str, script: str, flags: list[str]) -> Record:
     """One benchmark in its own process; ``{"failed": …}`` if it ends with an error."""
     command = [python, str(HERE / script), "--json", *flags]
     print("…", script, *flags, file=sys.stderr, flush=True)
-    environment = os.environ | huge_pages.environment()  # as commands have it; for both frameworks
+    # Huge pages on a CPU, for both frameworks; see train_step.py.
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        memory = [x for x in lines if "out of memory" in x.lower() or "RESOURCE_EXHAUSTED" in x]
-        return {"failed": "out of memory" if memory else lines[-1][:160]}
+        exhausted = [x for x in lines if "out of memory" in x.lower() or "RESOURCE_EXHAUSTED" in x]
+        return {"failed": "out of memory" if exhausted else lines[-1][:160]}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -68,7 +67,7 @@ def best(records: dict[str, Record], key: str, *, largest: bool = False) -> tupl
 
 
 def compare(python: str, what: str, flags: list[str], found: list[Record], variants: dict[str, list[str]]) -> None:
-    """sean_jax and every PyTorch variant on one case, side by side, and the ratio of the best."""
+    """Times sean_jax and every PyTorch variant on one case and prints the ratio to the best variant."""
     script, ratios, torch_flags = {
         "step": ("train_step.py", ["ms_queued", "ms_synchronised"], []),
         "evaluation": ("evaluation.py", ["images_per_s"], ["--what=evaluation"]),
@@ -123,7 +122,7 @@ def main() -> None:
 
 
 def memory_table(preset: list[str], found: list[Record]) -> None:
-    """Peak memory and ms by precision and batch, with and without what saves memory."""
+    """Peak memory and ms by precision and batch size, with and without the options that save memory."""
     print("\nmemory (batch per domain)", flush=True)
     for precision, batch in GPU_MEMORY:
         savers = {"": [], ", remat": ["--remat"], ", in 4 parts": ["--accumulate=4"]}

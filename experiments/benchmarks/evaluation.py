@@ -1,8 +1,8 @@
-"""Times the evaluation of sean_jax: uint8 arrays in host memory in, one confusion matrix out.
+"""Times the evaluation of sean_jax, from uint8 arrays in host memory to one confusion matrix.
 
     python experiments/benchmarks/evaluation.py --precision=bfloat16 --batch=4 --steps=100
 
-Images of --height x --width are predicted and compared at twice that size, as Cityscapes is. --steps counts batches.
+Images of --height x --width are predicted, and compared at twice that size as for Cityscapes. --steps counts batches.
 """
 
 import time
@@ -11,16 +11,14 @@ from typing import Any
 import jax
 import measure
 import numpy as np
+from train_step import make_method
 
-from sean_jax.config import PRESETS, Config, architecture
-from sean_jax.models.deeplab import Segmenter
 from sean_jax.scoring.predictor import Example, make_evaluator
 
 
 def main() -> None:
     case = measure.parse(__doc__ or "")
-    config = Config(**PRESETS[case.preset])
-    network = Segmenter(case.classes, precision=case.precision, **architecture(config))
+    network = make_method(case).network
     params = network.init_params(jax.random.key(0))
     device = jax.local_devices()[0]
     evaluate = make_evaluator(network, [device], case.batch)

@@ -1,16 +1,16 @@
-"""Input pipeline: images/s and images per core-second by stage, and what each lossless encoding costs on disk.
+"""Measures the input pipeline: images/s and images per core-second by stage, and the disk space of each encoding.
 
     python experiments/benchmarks/input_pipeline.py --cityscapes_dir=FOLDER > table.md
 
 Images are 1024×512, as prepared for training. A training step reads one source image with its label and one target
-image; an H100 step of 9 ms wants 111 of these a second, 222 images and 111 labels, from 16 cores. Without
---cityscapes_dir (the folder as downloaded; a few pairs will do) the embedded data set is drawn, whose images are
-smoother than photographs and so smaller and faster. Files come from the page cache: a disk that cannot deliver the
-megabytes that the table names is not seen here.
+image, so an H100 with steps of 9 ms needs 111 steps per second, that is 222 images and 111 labels, from 16 cores.
+--cityscapes_dir is the folder as downloaded; a few pairs are enough. Without it the bundled data set is used, whose
+images are smoother than photographs and so smaller and faster to decode. Files come from the page cache: the speed of
+the disk is not measured.
 
-Cost: one to two minutes on two cores. Rates of single stages are of the fastest of many repetitions, in time of the one
-thread that ran them, so other load matters little. Rates of whole engines suffer from it: the best of three is shown,
-and the load average printed.
+Cost: one to two minutes on two cores. Rates of single stages are the fastest of many repetitions, in CPU time of one
+thread, so that other load matters little. Rates of whole engines depend on it: the table gives the best of three and
+the load average.
 """
 
 import argparse

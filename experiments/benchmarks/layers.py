@@ -1,9 +1,10 @@
-"""Where a step's time goes: each convolution's forward pass and both gradients, alone, plainly and by Winograd's tiles.
+"""Times each convolution's forward pass and both gradients alone, plainly and with Winograd's tiles.
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/benchmarks/layers.py
 
-A row a layer of the reference network at 128x256, batch 2, float32: its operations; milliseconds of the forward pass,
-the gradient of its input and that of its kernel as XLA computes them plainly; the same three as a CPU gets them here.
+Prints a row for each layer of the reference network at 128x256, batch 2, float32: its GFLOP; the milliseconds of the
+forward pass, the input's gradient and the kernel's gradient as XLA computes them plainly; the same three as computed
+on a CPU here.
 """
 
 import functools
@@ -31,7 +32,7 @@ BATCH, REPEATS = 2, 9
 
 
 def milliseconds(function: Callable[..., Any], *inputs: jax.Array) -> float:
-    """Of one call, compiled: the median of a few."""
+    """The median time of a compiled call."""
     compiled = jax.jit(function)
     jax.block_until_ready(compiled(*inputs))
     found = []
@@ -43,13 +44,15 @@ def milliseconds(function: Callable[..., Any], *inputs: jax.Array) -> float:
 
 
 def times(forward: Op, gradients: Derivative, x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> list[float]:
-    """Milliseconds of the forward pass and of either gradient."""
-    alone = [lambda *inputs, which=which: gradients(*inputs)[which] for which in (0, 1)]  # JAX drops the other
+    """Milliseconds of the forward pass, of the input's gradient and of the kernel's."""
+    alone = [lambda *inputs, which=which: gradients(*inputs)[which] for which in (0, 1)]  # XLA drops the other
     return [milliseconds(forward, x, kernel), *(milliseconds(function, x, kernel, gradient) for function in alone)]
 
 
 def main() -> None:
-    columns = [f"{what}, {how}" for how in ("plain", "here") for what in ("forward", "of the input", "of the kernel")]
+    columns = [
+        f"{what}, {how}" for how in ("plain", "here") for what in ("forward", "input gradient", "kernel gradient")
+    ]
     print("| layer | GFLOP | " + " | ".join(columns) + " |\n" + "| --- " * 8 + "|")
     for name, (height, width, channels_in, channels_out, dilation) in LAYERS.items():
         keys = jax.random.split(jax.random.key(0), 3)

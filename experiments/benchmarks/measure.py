@@ -1,4 +1,4 @@
-"""What the benchmarks of both frameworks share: the case, the clock, the arithmetic; needs neither framework."""
+"""Shared by the benchmarks of both frameworks: the case, timing, counts of arithmetic. Imports neither framework."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# VGG-16 as DeepLab-v2 has it: (channels, stride of its output) by convolution; the last two are fc6 and fc7.
+# VGG-16 as DeepLab-v2 uses it: (channels, stride of its output) by convolution; the last two are fc6 and fc7.
 VGG = [(64, 1)] * 2 + [(128, 2)] * 2 + [(256, 4)] * 3 + [(512, 8)] * 6 + [(1024, 8)] * 2
 BRANCHES = {"paper": 4, "reference": 2}
 
@@ -39,7 +39,7 @@ def parse(description: str, **defaults: Any) -> argparse.Namespace:
 
 
 def random_batch(case: argparse.Namespace) -> dict[str, np.ndarray]:
-    """uint8 images and labels as the input pipeline delivers them, an eighth of the pixels without a class."""
+    """uint8 images and labels as the input pipeline delivers them; an eighth of the pixels have no class."""
     rng = np.random.default_rng(0)
     size = (case.batch, case.height, case.width)
     labels = rng.integers(0, case.classes, size).astype(np.uint8)
@@ -49,7 +49,7 @@ def random_batch(case: argparse.Namespace) -> dict[str, np.ndarray]:
 
 
 def network_flops(preset: str, height: int, width: int, classes: int) -> tuple[float, float]:
-    """Multiplications and additions of one image's forward pass, and of its first convolution alone."""
+    """Multiplications and additions of one image's forward pass, and those of its first convolution."""
     flops, channels_in = [], 3
     for channels, stride in VGG:
         flops.append(2 * 9 * channels_in * channels * (height // stride) * (width // stride))
@@ -60,16 +60,16 @@ def network_flops(preset: str, height: int, width: int, classes: int) -> tuple[f
 
 
 def step_flops(case: argparse.Namespace) -> float:
-    """Of one step: the student forward on 2·batch images, both gradients, and the teacher forward on ``batch``.
+    """Operations of one step: the student's forward and backward pass on 2·batch images, the teacher's on ``batch``.
 
-    Convolutions only; the first one needs no gradient of its input. Nothing recomputed is counted.
+    Counts convolutions only. The first one needs no gradient of its input. Recomputation is not counted.
     """
     forward, first = network_flops(case.preset, case.height, case.width, case.classes)
     return case.batch * (2 * (3 * forward - first) + forward)
 
 
 def median_seconds(run: Callable[[], Any], wait: Callable[[Any], Any], repeats: int) -> float:
-    """Median time of ``run`` with each call waited for."""
+    """Median time of ``run``, waiting for each call."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -79,10 +79,7 @@ def median_seconds(run: Callable[[], Any], wait: Callable[[Any], Any], repeats: 
 
 
 def queued_seconds(run: Callable[[], Any], wait: Callable[[Any], Any], repeats: int) -> float:
-    """Time per call of ``repeats`` calls queued one after the other, with one synchronisation at the end.
-
-    The median of three such rows.
-    """
+    """Time per call of ``repeats`` queued calls with one synchronisation at the end; the median of three repeats."""
 
     def row() -> Any:
         for _ in range(repeats - 1):
@@ -93,7 +90,7 @@ def queued_seconds(run: Callable[[], Any], wait: Callable[[Any], Any], repeats: 
 
 
 def steps_measured(run: Callable[[], Any], wait: Callable[[Any], Any], case: argparse.Namespace) -> dict[str, float]:
-    """Queued and synchronised times of a training step in ms, and what follows from them."""
+    """Queued and synchronised times of a training step in ms, and the rates that follow from them."""
     for _ in range(case.warmup):
         wait(run())
     queued = queued_seconds(run, wait, max(case.steps // 3, 1))
@@ -107,14 +104,14 @@ def steps_measured(run: Callable[[], Any], wait: Callable[[Any], Any], case: arg
 
 
 def seconds_since_start() -> float:
-    """Since the process began, the interpreter's own start included; from Linux's process table."""
+    """Seconds since the process started, including the start of the interpreter; from Linux's process table."""
     ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     uptime = float(pathlib.Path("/proc/uptime").read_text().split()[0])
     return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def peak_rss_gib() -> float:
-    """The process's largest memory so far, where no device allocator counts."""
+    """The process's peak memory so far, for devices whose allocator keeps no count."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

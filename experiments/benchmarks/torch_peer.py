@@ -1,11 +1,12 @@
 # pyright: reportMissingImports=false
-"""The same step and the same evaluation stated in PyTorch, as fast as its own means make it; needs no sean_jax.
+"""Times the same step and the same evaluation in PyTorch, with its own optimisations. Does not need sean_jax.
 
     python experiments/benchmarks/torch_peer.py --compile --channels_last --fused --precision=bfloat16
     python experiments/benchmarks/torch_peer.py --what=evaluation --compile --channels_last --batch=4
 
-One student pass over source and target together, one teacher pass, both losses, Adam with coupled decay, the teacher's
-moving average (all parameters at once). bfloat16 is autocast. Without flags: eager, as the authors run it.
+The step is one student pass over source and target together, one teacher pass, both losses, Adam with coupled weight
+decay, and the teacher's EMA (all parameters at once). bfloat16 uses autocast. Without flags PyTorch runs eagerly, as in
+the authors' code.
 """
 
 import contextlib

@@ -1,14 +1,18 @@
-"""Times the training step of sean_jax on random arrays that lie on the device.
+"""Times the training step of sean_jax on random arrays that are already on the device.
 
     python experiments/benchmarks/train_step.py --precision=bfloat16 --batch=1
     python experiments/benchmarks/train_step.py --precision=float32 --height=128 --width=256 --steps=6 --warmup=2
 
-On a CPU set GLIBC_TUNABLES=glibc.malloc.hugetlb=1 for memory as commands have it (sean_jax/huge_pages.py).
-Prints ms per step with steps queued and with each step waited for, images/s, TFLOP/s counted from the network's own
-arithmetic and their share of a large matrix product's rate, peak memory, and the time to the first step. One case a
-process, so that the allocator's peak is the case's. --cache_dir names a compilation cache: run twice for both starts.
+On a CPU, put GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in front of the command: XLA allocates its buffers anew in every
+step, and huge pages (glibc 2.35 or later) save 15 % of the CPU time. This holds for sean_jax.train too.
+
+Prints the milliseconds per step, with steps queued and with each step waited for; images per second; TFLOP/s counted
+from the network's arithmetic, and their share of the rate of a large matrix product; the peak memory; and the time to
+the first step. Each process times one case, so that the allocator's peak is that case's. --cache_dir names a
+compilation cache: run the command twice to time a cold and a warm start.
 """
 
+import argparse
 import time
 from typing import Any
 
@@ -16,10 +20,22 @@ import jax
 import jax.numpy as jnp
 import measure
 
-from sean_jax.config import PRESETS, Config, architecture
-from sean_jax.methods.sean import SEAN
-from sean_jax.models.deeplab import PRECISIONS, Segmenter
-from sean_jax.training.parallel import AXIS, pmap_step, replicate
+from sean_jax.config import from_flat_settings
+from sean_jax.data.label_spaces import LabelSpace
+from sean_jax.experiment import Experiment
+from sean_jax.methods import SEAN, Method
+from sean_jax.models import DeepLab
+from sean_jax.models.network import PRECISIONS
+from sean_jax.training.parallel import AXIS, mapped_step, replicate, shard
+
+
+def make_method(case: argparse.Namespace, **settings: Any) -> Method:
+    """SEAN as the case's preset has it, on its network."""
+    presets = DeepLab.PRESETS.get(case.preset, {}) | SEAN.PRESETS.get(case.preset, {})
+    known = {"steps": 1000, "precision": case.precision, "initialization": "scratch", "input_convention": "bgr_mean"}
+    classes = tuple(f"class {i}" for i in range(case.classes))
+    space = LabelSpace("benchmark", classes, ((0, 0, 0),) * case.classes, ((),) * case.classes)
+    return Experiment(from_flat_settings({**presets, **known, **settings}), space).method()
 
 
 def matrix_product_tflops(precision: str) -> float:
@@ -32,10 +48,10 @@ def matrix_product_tflops(precision: str) -> float:
     return 2 * n**3 / measure.queued_seconds(lambda: product(a), jax.block_until_ready, 10) / 1e12
 
 
-def program_gib(method: SEAN, state: Any, batch: dict[str, Any], rng: Any) -> float:
-    """What the compiler plans for the step: arguments, results and temporaries; donated arguments once."""
+def program_gib(method: Method, state: Any, batch: dict[str, Any], rng: Any) -> float:
+    """The memory that the compiler plans for the step: arguments, results, temporaries; donated arguments once."""
     mapped = jax.jit(lambda *a: jax.vmap(method.step, (None, 0, None), None, axis_name=AXIS)(*a), donate_argnums=0)
-    found = mapped.lower(state, jax.tree.map(lambda x: x[None], batch), rng).compile().memory_analysis()
+    found = mapped.lower(state, batch, rng).compile().memory_analysis()
     assert found is not None
     total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     return (total - found.alias_size_in_bytes) / 2**30
@@ -46,24 +62,21 @@ def main() -> None:
     if case.cache_dir:
         jax.config.update("jax_compilation_cache_dir", case.cache_dir)
     device = jax.local_devices()[0]
-    settings = PRESETS[case.preset] | {"height": case.height, "width": case.width, "batch_size": case.batch}
-    settings |= {"precision": case.precision, "remat": case.remat, "accumulate_steps": case.accumulate, "steps": 1000}
-    config = Config(**settings)
-    network = Segmenter(case.classes, precision=case.precision, remat=case.remat, **architecture(config))
-    method = SEAN(config, network)
-    state = method.init(network.init_params(jax.random.key(0)))
-    state, rng = replicate((state, jax.random.key(1)), [device])
-    batch = jax.device_put(measure.random_batch(case), device)
-    if case.jit:  # what pmap costs over jit on one device
-        one = jax.jit(jax.vmap(method.step, (None, 0, None), None, axis_name=AXIS), donate_argnums=0)
-        batch = jax.tree.map(lambda x: x[None], batch)
-        step = one
+    method = make_method(case, remat=case.remat, accumulate_steps=case.accumulate)
+    state = method.init(jax.random.key(0), method.network.init_params(jax.random.key(0)))
+    method, state, rng = replicate((method, state, jax.random.key(1)), [device])
+    batch = shard(measure.random_batch(case), [device])
+    if case.jit:  # to compare pmap with jit on one device
+        step = jax.jit(
+            jax.vmap(lambda method, *args: method.step(*args), (None, None, 0, None), None, axis_name=AXIS),
+            donate_argnums=1,
+        )
     else:
-        step = pmap_step(method.step, [device])
+        step = mapped_step((device,))
 
     def run() -> Any:
         nonlocal state
-        state, metrics = step(state, batch, rng)
+        state, metrics = step(method, state, batch, rng)
         return metrics
 
     built = time.perf_counter()

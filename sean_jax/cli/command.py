@@ -1,4 +1,4 @@
-"""What all commands share: parse flags, run, and turn bad input into one line on standard error."""
+"""Runs a command: parses its flags, prints its help, and reports bad input in one line on standard error."""
 
 import contextlib
 import errno
@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from sean_jax.cli import help_text, unused_gpu
 from sean_jax.errors import UserError
 
-# What the operating system says when a file cannot be written: disks that are full, read-only or over a quota or size
-# limit, paths that lead through a file or on to a folder, a reader of our output that has gone.
+# Errors of the operating system when a file cannot be written: the disk is full, read-only, or over a quota or size
+# limit; the path leads through a file or names a folder; the reader of our output has exited.
 FULL_ERRNOS = (errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT)
 WRITE_ERRNOS = (
     *FULL_ERRNOS,
@@ -26,20 +27,20 @@ WRITE_ERRNOS = (
 
 def _fail(command: str, message: str, code: int) -> NoReturn:
     line = " ".join(message.split())
-    if "tqdm" in sys.modules:  # a progress bar that is still open would share our line
+    if "tqdm" in sys.modules:  # an open progress bar would end up on the same line
         for bar in list(sys.modules["tqdm"].tqdm._instances):
             bar.close()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # the full disk may be the one that they go to
+        with contextlib.suppress(OSError):  # they may be redirected to the disk that is full
             if stream is sys.stderr:
                 print(f"{command}: {line}", file=stream)
             stream.flush()
-    # A failed run may leave loader or checkpoint threads behind; nothing they could still do is wanted.
+    # Ends the threads of loaders and checkpoints too, which must not do any more work.
     os._exit(code)
 
 
-def _fault(error: BaseException | None) -> tuple[str, int] | None:
-    """What to say of an error that the user or the machine is at fault for, and the exit code; None for a bug."""
+def _report(error: BaseException | None) -> tuple[str, int] | None:
+    """The message and the exit code for an error that the user or the machine caused; None for a bug."""
     if isinstance(error, UserError):
         return str(error), 1
     if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
@@ -55,9 +56,13 @@ def _fault(error: BaseException | None) -> tuple[str, int] | None:
 
 
 def quiet() -> None:
-    """Keeps to themselves what libraries say while they work; their errors are raised and reach the user as ours."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of XLA and TensorFlow; read when they are loaded
+    """Silences library logging and warnings. Errors still reach the user, since libraries raise them.
+
+    JAX's messages about the devices that it uses are printed (see :mod:`~sean_jax.cli.unused_gpu`).
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA and TensorFlow read it when they are loaded
     logging.set_verbosity(logging.FATAL)
+    unused_gpu.print_backend_messages()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     sys.unraisablehook = lambda _: None
@@ -65,29 +70,36 @@ def quiet() -> None:
 
 
 def _main_thread_only(*error: Any) -> None:
-    """Shows a bug of ours; on their own threads C++ libraries print what they cannot raise (tensorstore does)."""
+    """Prints tracebacks of the main thread only: C++ libraries (tensorstore) print errors of their own threads."""
     if threading.current_thread() is threading.main_thread():
         sys.__excepthook__(*error)
 
 
 def expand_home(argv: Sequence[str]) -> list[str]:
-    """``--flag=~/x`` with the user's home; shells expand ~ at the beginning of a word only."""
+    """Expands ~ in ``--flag=~/x``; shells expand it only at the beginning of a word."""
     return [re.sub(r"^(--?\w+=)(~.*)", lambda match: match[1] + os.path.expanduser(match[2]), word) for word in argv]
 
 
-def run(main: Callable[[], None], command: str) -> None:
-    """Parses ``sys.argv`` with absl and calls ``main``; bad input ends as one line and exit code 1 or 2.
+def run(main: Callable[[], None], command: str, *, computes: bool = False) -> None:
+    """Parses ``sys.argv`` with absl and calls ``main``; bad input ends the process with one line and code 1 or 2.
+
+    ``--help`` prints the docstring of ``main``'s module and the flags, grouped by the ``module_name`` that they were
+    defined with, in order of definition; ``--helpfull`` is absl's.
 
     Args:
       main: the command; it reads absl flags and raises :class:`UserError` for bad input.
-      command: the name that precedes the message, e.g. ``sean_jax.train``.
+      command: the name that precedes error messages, e.g. ``sean_jax.train``.
+      computes: the command runs JAX programs; warn if they will not use the machine's GPU.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
+        if help_text.wanted(argv):
+            print(help_text.make(main.__globals__.get("__doc__") or "", argv[0]))
+            sys.exit(0)
         try:
             rest = flags.FLAGS(expand_home(argv))
         except flags.Error as error:
-            _fail(command, f"{error}; --helpfull lists every flag", 2)
+            _fail(command, f"{error}; --help lists the flags", 2)
         if len(rest) > 1:
             _fail(command, f"unexpected argument {rest[1]!r}: every setting is a flag, --name=value", 2)
         return rest
@@ -95,19 +107,21 @@ def run(main: Callable[[], None], command: str) -> None:
     def guarded(_: Sequence[str]) -> None:
         quiet()
         threading.excepthook = in_thread
+        if computes:
+            unused_gpu.warn_about_unused_gpu(command)
         try:
             main()
             sys.stdout.flush()
         except BaseException as error:
-            if (fault := _fault(error)) is None:
+            if (report := _report(error)) is None:
                 raise
-            _fail(command, *fault)
+            _fail(command, *report)
 
     def in_thread(thread: threading.ExceptHookArgs) -> None:
-        # A library's thread that dies of a full disk (TensorBoard's) leaves others waiting for it forever.
-        if (fault := _fault(thread.exc_value)) is None:
+        # If a library's thread (TensorBoard's) dies because the disk is full, other threads wait for it forever.
+        if (report := _report(thread.exc_value)) is None:
             threading.__excepthook__(thread)
         else:
-            _fail(command, *fault)
+            _fail(command, *report)
 
     app.run(guarded, flags_parser=parse)

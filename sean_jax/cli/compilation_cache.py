@@ -1,8 +1,8 @@
-"""Compiled programs kept between processes, so that the second start of a command takes seconds.
+"""Keeps compiled programs on disk, so that a command starts in seconds when it is run again.
 
-In the folder that ``$JAX_COMPILATION_CACHE_DIR`` names, else in ``sean_jax`` of the user's cache folder
-(``$XDG_CACHE_HOME``, else ``~/.cache``). JAX tells entries apart by program, versions, devices and XLA flags; only
-programs that took a second or more to compile are kept. ``--nocompilation_cache`` does without.
+They are in the folder that ``$JAX_COMPILATION_CACHE_DIR`` names, or else in ``sean_jax`` in the user's cache folder
+(``$XDG_CACHE_HOME``, or else ``~/.cache``). JAX identifies entries by program, versions, devices and XLA flags, and
+stores only programs that took at least a second to compile. ``--nocompilation_cache`` turns the cache off.
 """
 
 import hashlib
@@ -17,7 +17,10 @@ ENABLED = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs i
 
 
 def default_folder() -> pathlib.Path:
-    """The user's cache folder for this kind of processor: code compiled for a CPU may not run on an older one."""
+    """A folder for this type of processor in the user's cache folder.
+
+    Code compiled for one CPU may not run on an older one.
+    """
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -27,12 +30,12 @@ def default_folder() -> pathlib.Path:
 
 
 def enable() -> None:
-    """Switches the cache on unless the flag says otherwise; a folder that cannot be written costs a line, no more."""
-    if flags.FLAGS.is_parsed() and not ENABLED.value:  # the experiments have flags of their own
+    """Turns the cache on unless the flag says otherwise; if the folder cannot be made, prints one line and goes on."""
+    if flags.FLAGS.is_parsed() and not ENABLED.value:  # experiments do not parse absl flags
         return
     import jax
 
-    if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # chosen by the user
+    if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # the user's
         return
     folder = default_folder()
     try:

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from sean_jax.models.initializers import Initializers
-from sean_jax.models.layers import conv3x3
+from sean_jax.models.layers import Conv3x3
 
 DILATIONS = (6, 12, 18, 24)
 
 
 class ASPP(nn.Module):
-    """Sum of dilated 3×3 classifiers: ``[b, h, w, c] → [b, h, w, num_classes]``.
+    """Sum of dilated 3×3 classifiers: ``[b, h, w, c] → [b, h, w, num_classes]`` float32.
 
     All four branches have parameters, so that checkpoints keep the authors' shape; the first
     ``summed_branches`` act. The paper sums four; the authors' code returns after the second, so that the
@@ -31,16 +31,16 @@ class ASPP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         branches = [
-            conv3x3(
-                x,
+            Conv3x3(
                 self.num_classes,
                 dilation=dilation,
-                name=f"branch_{i}",
-                init=self.init_fns,
                 kernel_init=self.init_fns.classifier,
+                bias_init=self.init_fns.bias(9 * x.shape[-1]),
                 dtype=self.dtype,
                 precision=self.precision,
-            )
+                preferred_element_type=jnp.float32,  # of logits, whatever the type of the features
+                name=f"branch_{i}",
+            )(x)
             for i, dilation in enumerate(DILATIONS)
         ]
         # The branches left out cost nothing: the compiler drops what nobody reads.

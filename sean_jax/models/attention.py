@@ -1,5 +1,6 @@
 """The attention module, equations 1 and 2 of the paper."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -43,9 +44,10 @@ class Attention(nn.Module):
             dtype=self.dtype,
             precision=self.precision,
             kernel_init=self.kernel_init,
+            conv_general_dilated=functools.partial(lax.conv_general_dilated, preferred_element_type=jnp.float32),
             name="conv",
         )
-        pooled = POOLINGS[self.pooling](conv(features).astype(jnp.float32))
+        pooled = POOLINGS[self.pooling](conv(features))
         height, width = features.shape[1:3]
         align_corners = self.upsampling == "bilinear_align_corners"
         if self.transform == "before_upsampling":

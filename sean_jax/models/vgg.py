@@ -1,6 +1,5 @@
 """The convolutions of VGG-16 with output stride 8, as DeepLab-v2 uses them."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +9,7 @@ from jax import lax
 
 from sean_jax.models.initializers import Initializers
 from sean_jax.models.inputs import apply_convention
-from sean_jax.models.layers import conv3x3
+from sean_jax.models.layers import Conv3x3
 from sean_jax.ops.pooling import max_pool_2x2
 
 # Block → (convolutions, channels, dilation, followed by pooling). pool4 and pool5 are dropped: stride 8 remains.
@@ -67,9 +66,17 @@ def conv_block(
     """
 
     def run(_: nn.Module, x: jax.Array) -> jax.Array:
-        layer = functools.partial(conv3x3, init=init, dtype=module.dtype, precision=module.precision)
         for name in names:
-            x = nn.relu(layer(x, channels, dilation=dilation, name=name))
+            layer = Conv3x3(
+                channels,
+                dilation=dilation,
+                kernel_init=init.kernel,
+                bias_init=init.bias(9 * x.shape[-1]),
+                dtype=module.dtype,
+                precision=module.precision,
+                name=name,
+            )
+            x = nn.relu(layer(x))
         return x
 
     return (nn.remat(run) if remat else run)(module, x)

@@ -1,1 +1,1 @@
-"""Building blocks with one meaning each; the formulation may depend on the platform, the values may not."""
+"""Operations with the same results on every platform; the implementation is chosen by platform."""

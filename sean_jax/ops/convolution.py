@@ -1,7 +1,6 @@
-"""Convolutions with one meaning, formulated for the platform they run on (see :mod:`~sean_jax.ops.implementation`)."""
+"""3×3 convolutions, implemented for the platform they run on (see :mod:`~sean_jax.ops.implementation`)."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,79 +8,71 @@ import jax.numpy as jnp
 from jax import lax
 
 from sean_jax.ops import winograd
-from sean_jax.ops.implementation import Formulation, Op, by_platform, derivative_of
+from sean_jax.ops.implementation import Implementation, Op, by_platform, derivative_of
 
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
-def conv_general_dilated(
-    lhs: jax.Array,
-    rhs: jax.Array,
-    window_strides: Sequence[int],
-    padding: Any,
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    feature_group_count: int = 1,
+def conv3x3(
+    x: jax.Array,
+    kernel: jax.Array,
+    dilation: int = 1,
     precision: Any = None,
-    **options: Any,
+    preferred_element_type: Any = None,
 ) -> jax.Array:
-    """``lax.conv_general_dilated``, for Flax's ``nn.Conv``: same-size 3×3 convolutions go another way."""
-    dilation = tuple(rhs_dilation or (1, 1))
-    same_size = rhs.shape[:2] == (3, 3) and list(map(tuple, padding)) == [(dilation[0],) * 2] * 2
-    strided = {*window_strides, *(lhs_dilation or ()), feature_group_count} != {1}
-    if dilation[0] == dilation[1] and same_size and not strided and not options:
-        return conv3x3(lhs, rhs, dilation[0], precision)
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        window_strides,
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        dimension_numbers,
-        feature_group_count=feature_group_count,
-        precision=precision,
-        **options,
-    )
-
-
-def conv3x3(x: jax.Array, kernel: jax.Array, dilation: int = 1, precision: Any = None) -> jax.Array:
     """A same-size 3×3 convolution with zero padding: ``[b, h, w, in], [3, 3, in, out] → [b, h, w, out]``.
 
-    On an NVIDIA GPU, if dilated: with few outputs (a classifier: the nine taps together have no more than there are
-    inputs) one matrix product by all taps, then shift and add, both ways; else the plain convolution forward and the
-    convolution of sub-grids backward. On a CPU, in float32: by Winograd's tiles, both ways, where they pay.
-    Derivatives are taken in reverse only (``jax.grad``, ``jax.vjp``).
+    On NVIDIA GPUs, dilated convolutions have implementations of their own. With few outputs (a classifier whose nine
+    taps together have no more outputs than there are inputs), one matrix product computes all taps, which are then
+    shifted and added; the backward pass is computed likewise. Other dilated convolutions run plainly forward and on
+    interleaved sub-grids backward. On CPUs, float32 convolutions use Winograd's tiles where these are faster.
+
+    Only reverse-mode derivatives are defined (``jax.grad``, ``jax.vjp``).
+
+    Args:
+      precision: of float32 products, as in ``lax.conv_general_dilated``.
+      preferred_element_type: type of the output; default: the inputs' type. Products are added in float32 at least.
+        The backward pass casts the output's gradient to the inputs' type, and its results have that type.
     """
     channels_in, channels_out = kernel.shape[2:]
     make = _classifier if dilation > 1 and 9 * channels_out <= channels_in else _layer
-    return make(dilation, precision)(x, kernel)
+    out_type = jnp.dtype(preferred_element_type or x.dtype)
+    return make(dilation, precision, out_type)(x, kernel)
 
 
 @functools.cache
-def _layer(dilation: int, precision: Any) -> Op:
+def _layer(dilation: int, precision: Any, out_type: jnp.dtype) -> Op:
     settings = {"dilation": dilation, "precision": precision}
-    plain = functools.partial(plain_conv3x3, **settings)
-    cpu = Formulation(
-        functools.partial(winograd_conv3x3, **settings), functools.partial(winograd_gradients, **settings)
+    plain = _plain(dilation, precision, out_type)
+    cpu = Implementation(
+        functools.partial(winograd_conv3x3, **settings, preferred_element_type=out_type),
+        functools.partial(winograd_gradients, **settings),
     )
-    gpu = Formulation(plain, derivative_of(functools.partial(sub_grid_conv3x3, **settings)))
+    gpu = Implementation(plain.forward, derivative_of(functools.partial(sub_grid_conv3x3, **settings)))
     return by_platform(plain, cpu=cpu, gpu=gpu if dilation > 1 else None)
 
 
 @functools.cache
-def _classifier(dilation: int, precision: Any) -> Op:
-    # No tiles on a CPU: they never pay with so few outputs, and a tap that hardly meets the map would get a gradient
-    # that is zero but for rounding, which Adam makes a whole step of.
+def _classifier(dilation: int, precision: Any, out_type: jnp.dtype) -> Op:
+    # CPUs run it plainly: tiles never pay with so few outputs, and they would give taps that hardly meet the map a
+    # rounding error for a gradient in place of zero, which Adam turns into a full step.
     settings = {"dilation": dilation, "precision": precision}
-    gpu = Formulation(
-        functools.partial(tap_product_conv3x3, **settings), functools.partial(tap_product_gradients, **settings)
+    gpu = Implementation(
+        functools.partial(tap_product_conv3x3, **settings, preferred_element_type=out_type),
+        functools.partial(tap_product_gradients, **settings),
     )
-    return by_platform(functools.partial(plain_conv3x3, **settings), gpu=gpu)
+    return by_platform(_plain(dilation, precision, out_type), gpu=gpu)
 
 
-def plain_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:
+def _plain(dilation: int, precision: Any, out_type: jnp.dtype) -> Implementation:
+    plain = functools.partial(plain_conv3x3, dilation=dilation, precision=precision)
+    # The derivative of the convolution with the inputs' type: with another output type, JAX would multiply in float32.
+    return Implementation(functools.partial(plain, preferred_element_type=out_type), derivative_of(plain))
+
+
+def plain_conv3x3(
+    x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None, preferred_element_type: Any = None
+) -> jax.Array:
     """The definition: XLA's own dilated convolution."""
     padding = [(dilation, dilation)] * 2
     return lax.conv_general_dilated(
@@ -92,13 +83,15 @@ def plain_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: 
         rhs_dilation=(dilation, dilation),
         dimension_numbers=DIMENSION_NUMBERS,
         precision=precision,
+        preferred_element_type=preferred_element_type,
     )
 
 
 def sub_grid_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:
-    """The same as an undilated convolution of the d×d interleaved sub-grids, which never mix (space-to-batch).
+    """An undilated convolution of each of the d×d interleaved sub-grids, which never mix (space-to-batch).
 
-    Sizes that d does not divide are filled up with zeros, which act as the padding does, and cut off again.
+    Sizes that d does not divide are padded with zeros, which act as the convolution's own padding; the result is
+    cropped.
     """
     grids = _to_sub_grids(x, dilation)
     return _from_sub_grids(plain_conv3x3(grids, kernel, dilation=1, precision=precision), dilation, x.shape)
@@ -119,21 +112,25 @@ def _from_sub_grids(grids: jax.Array, d: int, shape: tuple[int, ...]) -> jax.Arr
     return x.reshape(batch, rows * d, columns * d, channels)[:, :height, :width]
 
 
-def winograd_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:
-    """The same by Winograd's tiles of the sub-grids, at the highest precision, where a CPU is faster so; else plain."""
+def winograd_conv3x3(
+    x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None, preferred_element_type: Any = None
+) -> jax.Array:
+    """Winograd's tiles of the sub-grids, at the highest precision, where a CPU is faster that way; plain elsewhere."""
     grids = _to_sub_grids(x, dilation)
     tile = _tile(grids, kernel.shape[3])
     if tile is None:
-        return plain_conv3x3(x, kernel, dilation=dilation, precision=precision)
-    return _from_sub_grids(winograd.conv3x3(grids, kernel, tile), dilation, x.shape)
+        return _plain(dilation, precision, preferred_element_type).forward(x, kernel)
+    value = winograd.conv3x3(grids, kernel, tile).astype(preferred_element_type or x.dtype)
+    return _from_sub_grids(value, dilation, x.shape)
 
 
 def winograd_gradients(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, dilation: int, precision: Any = None
 ) -> tuple[jax.Array, jax.Array]:
-    """The derivative of :func:`winograd_conv3x3`, each gradient by the way that is faster."""
-    plain = functools.partial(plain_conv3x3, dilation=dilation, precision=precision)
-    of_x, of_kernel = derivative_of(plain)(x, kernel, gradient)  # what is replaced below, JAX drops
+    """The derivative of :func:`winograd_conv3x3`; each gradient uses tiles where they are faster."""
+    gradient = gradient.astype(x.dtype)
+    # The compiler drops what is replaced below.
+    of_x, of_kernel = _plain(dilation, precision, x.dtype).backward(x, kernel, gradient)
     grids, of_grids = _to_sub_grids(x, dilation), _to_sub_grids(gradient, dilation)
     channels_in, channels_out = kernel.shape[2:]
     if (tile := _tile(of_grids, channels_in)) is not None:
@@ -144,16 +141,18 @@ def winograd_gradients(
 
 
 def _tile(grids: jax.Array, channels_out: int, **options: bool) -> int | None:
-    # Narrower types are left to XLA: transformed, they would lose digits.
+    # The transforms would lose digits of narrower types.
     return winograd.best_tile(grids.shape, channels_out, **options) if grids.dtype == jnp.float32 else None
 
 
-def tap_product_conv3x3(x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None) -> jax.Array:
-    """The same as one matrix product by all nine taps, whose results are then shifted and added in float32."""
+def tap_product_conv3x3(
+    x: jax.Array, kernel: jax.Array, *, dilation: int, precision: Any = None, preferred_element_type: Any = None
+) -> jax.Array:
+    """One matrix product computes all nine taps, which are then shifted and added in float32."""
     taps = kernel.reshape(9, *kernel.shape[2:])
     products = jnp.einsum("bhwi,tio->bhwto", x, taps, precision=precision, preferred_element_type=jnp.float32)
     shifted = [_shift(products[:, :, :, t], *offset) for t, offset in enumerate(_offsets(dilation))]
-    return functools.reduce(jnp.add, shifted).astype(x.dtype)
+    return functools.reduce(jnp.add, shifted).astype(preferred_element_type or x.dtype)
 
 
 def tap_product_gradients(
@@ -161,8 +160,10 @@ def tap_product_gradients(
 ) -> tuple[jax.Array, jax.Array]:
     """The derivative of :func:`tap_product_conv3x3`: nine shifted copies of the gradient, then two matrix products.
 
-    By hand, since the products read the type of ``x`` here; the automatic derivative would multiply in float32.
+    Written by hand so that the products have operands of the type of ``x``; JAX's own derivative would multiply in
+    float32.
     """
+    gradient = gradient.astype(x.dtype)
     copies = jnp.stack([_shift(gradient, -down, -right) for down, right in _offsets(dilation)], axis=3)
     taps = kernel.reshape(9, *kernel.shape[2:])
     of_x = jnp.einsum("bhwto,tio->bhwi", copies, taps, precision=precision)
@@ -171,12 +172,12 @@ def tap_product_gradients(
 
 
 def _offsets(dilation: int) -> list[tuple[int, int]]:
-    """Where each tap reads, relative to its output."""
+    """The offset (rows, columns) at which each tap reads, relative to its output."""
     return [(i * dilation, j * dilation) for i in (-1, 0, 1) for j in (-1, 0, 1)]
 
 
 def _shift(x: jax.Array, down: int, right: int) -> jax.Array:
-    """``out[:, i, j] = x[:, i + down, j + right]``, zero where that is outside."""
+    """``out[:, i, j] = x[:, i + down, j + right]``, zero where that lies outside the map."""
 
     def axis(length: int, by: int) -> tuple[slice, tuple[int, int]]:
         kept = slice(min(max(by, 0), length), max(length + min(by, 0), 0))

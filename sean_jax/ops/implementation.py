@@ -1,15 +1,16 @@
-"""Which formulation of an operation runs: one meaning, several ways to compute it, the fastest by platform.
+"""Chooses the implementation of an operation by platform: the same results, computed in the fastest way.
 
-On NVIDIA GPUs the backward pass of a dilated convolution falls to a slow kernel (45 of 800 TFLOP/s on an H100, bf16:
-3.8 to 11.6 ms a layer against 0.3 to 0.9 for the formulation used here), and a classifier of 19 outputs is faster as
-one matrix product. On a CPU those are several times slower than the plain ones; there a float32 convolution is a
-matrix product's worth of work, of which Winograd's tiles save half and more (:mod:`~sean_jax.ops.winograd`). So
-``cuda`` and ``cpu`` get formulations of :mod:`~sean_jax.ops.convolution`, everything else (TPU, ROCm: nothing was
-measured there) XLA's plain operations.
+On NVIDIA GPUs XLA falls back to a slow kernel for the backward pass of a dilated convolution (45 of 800 TFLOP/s on an
+H100 in bfloat16: 3.8 to 11.6 ms per layer, against 0.3 to 0.9 ms for the implementation used here), and a classifier
+of 19 outputs is faster as one matrix product. On CPUs these implementations are several times slower than XLA's own;
+there Winograd's tiles (:mod:`~sean_jax.ops.winograd`) halve the time of a training step in float32. So NVIDIA GPUs
+(JAX's platform ``cuda``) and CPUs get implementations of their own from :mod:`~sean_jax.ops.convolution`. Every other
+platform (nothing was measured on TPU and ROCm) gets XLA's plain operations.
 
-The choice is made when a program is lowered for its devices, not by the default backend: a program for the CPU
-of a machine with a GPU is a CPU's. The environment variable ``SEAN_JAX_FORMULATION`` overrides it for a whole
-process: ``plain``, ``cpu`` or ``gpu``; ``auto`` is the default. It is read when a function is traced.
+The choice is made when a program is lowered, for the devices it is lowered for, and not by the default backend: a
+program for the CPU of a machine with a GPU gets the CPU's implementation. The environment variable
+``SEAN_JAX_IMPLEMENTATION`` overrides the choice for a whole process: ``plain``, ``cpu``, ``gpu``, or ``auto`` (the
+default). It is read when a function is traced.
 """
 
 import os
@@ -21,7 +22,7 @@ from jax import lax
 
 from sean_jax.errors import UserError
 
-VARIABLE = "SEAN_JAX_FORMULATION"
+VARIABLE = "SEAN_JAX_IMPLEMENTATION"
 CHOICES = ("auto", "plain", "cpu", "gpu")
 _PLATFORMS = {"cpu": "cpu", "cuda": "gpu"}  # JAX's names
 
@@ -29,46 +30,55 @@ Op = Callable[..., jax.Array]
 Derivative = Callable[..., tuple[jax.Array, ...]]  # (*inputs, gradient of the output) → gradients of the inputs
 
 
-class Formulation(NamedTuple):
+class Implementation(NamedTuple):
+    """An operation and its derivative."""
+
     forward: Op
     backward: Derivative
 
 
-def by_platform(plain: Op, *, cpu: Formulation | None = None, gpu: Formulation | None = None) -> Op:
-    """One differentiable operation computed by ``plain`` or, on a CPU or an NVIDIA GPU, by the formulation given."""
-    default = Formulation(plain, derivative_of(plain))
-    formulations = {"plain": default, "cpu": cpu or default, "gpu": gpu or default}
+def by_platform(plain: Implementation, *, cpu: Implementation | None = None, gpu: Implementation | None = None) -> Op:
+    """One differentiable operation, computed by ``cpu`` on CPUs, ``gpu`` on NVIDIA GPUs and ``plain`` elsewhere.
+
+    Without ``cpu`` or ``gpu``, ``plain`` runs there too. Only reverse-mode derivatives are defined.
+    """
+    implementations = {"plain": plain, "cpu": cpu or plain, "gpu": gpu or plain}
 
     @jax.custom_vjp
     def operation(*inputs: jax.Array) -> jax.Array:
-        return _choose({name: way.forward for name, way in formulations.items()}, *inputs)
+        return _choose({name: implementation.forward for name, implementation in implementations.items()}, *inputs)
 
     def forward(*inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         return operation(*inputs), inputs
 
     def backward(inputs: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
-        return _choose({name: way.backward for name, way in formulations.items()}, *inputs, gradient)
+        functions = {name: implementation.backward for name, implementation in implementations.items()}
+        return _choose(functions, *inputs, gradient)
 
     operation.defvjp(forward, backward)
     return operation
 
 
 def derivative_of(operation: Op) -> Derivative:
-    """JAX's own derivative; the operation's value is computed only where the derivative needs it."""
+    """JAX's own derivative; XLA computes the operation's value only where the derivative needs it.
+
+    The gradient of the output is cast to the type of ``operation``'s output first.
+    """
 
     def derivative(*inputs_and_gradient: jax.Array) -> tuple[jax.Array, ...]:
         *inputs, gradient = inputs_and_gradient
-        return jax.vjp(operation, *inputs)[1](gradient)
+        value, pull_back = jax.vjp(operation, *inputs)
+        return pull_back(gradient.astype(value.dtype))
 
     return derivative
 
 
-def _choose(ways: dict[str, Callable[..., Any]], *args: jax.Array) -> Any:
+def _choose(functions: dict[str, Callable[..., Any]], *args: jax.Array) -> Any:
     chosen = os.environ.get(VARIABLE, "auto")
     if chosen not in CHOICES:
         raise UserError(f"{VARIABLE}={chosen}; expected one of {', '.join(CHOICES)}")
     if chosen != "auto":
-        return ways[chosen](*args)
-    plain = ways["plain"]
-    others = {platform: ways[name] for platform, name in _PLATFORMS.items() if ways[name] is not plain}
+        return functions[chosen](*args)
+    plain = functions["plain"]
+    others = {platform: functions[name] for platform, name in _PLATFORMS.items() if functions[name] is not plain}
     return lax.platform_dependent(*args, **others, default=plain) if others else plain(*args)

@@ -12,10 +12,10 @@ from jax import lax
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Maximum over 2×2 windows, stride 2; an odd last row or column is dropped, as PyTorch's default does.
 
-    As a maximum over two axes of the reshaped map: backward half the time of XLA's own pooling on an NVIDIA GPU, a
-    third on a CPU. Where several values of a window are the largest, the gradient goes in equal parts to all, not to
-    the first as PyTorch's does: both are derivatives. After a ReLU ties at 0, by far the most, pass no gradient on
-    at all; in bfloat16 positive ties occur too.
+    Computed as a maximum over two axes of the reshaped map, whose backward pass takes half the time of XLA's own
+    pooling on an NVIDIA GPU and a third on a CPU. If several values of a window are the largest, each gets an equal
+    part of the gradient; PyTorch gives all of it to the first. Both are valid subgradients. Most ties are zeros after
+    a ReLU, which passes no gradient on; in bfloat16 positive ties occur too.
     """
     batch, height, width, channels = x.shape
     rows, columns = height // 2, width // 2
@@ -25,7 +25,7 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 def average_pool_2x2(x: jax.Array) -> jax.Array:
     """Average over 2×2 windows, stride 2; odd sizes are rounded up and divided by the cells that exist."""
     height, width = x.shape[1:3]
-    padding: Any = ((0, height % 2), (0, width % 2))  # Flax's annotation knows of names only
+    padding: Any = ((0, height % 2), (0, width % 2))  # Flax's annotation allows names only
     return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=padding, count_include_pad=False)
 
 

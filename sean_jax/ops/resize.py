@@ -1,4 +1,4 @@
-"""Bilinear interpolation, with the two meanings that PyTorch code bases use."""
+"""Bilinear interpolation with either of the two conventions of PyTorch code."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool 
     """Bilinear interpolation of ``[batch, height, width, channels]`` to ``size`` (height, width), without antialiasing.
 
     Args:
-      align_corners: False puts pixel centres at half-integers (the field's default today); True maps the
-        centres of the corner pixels onto each other, as the authors' attention upsampling does.
+      align_corners: False puts pixel centres at half-integers (the usual convention today); True maps the
+        centres of the corner pixels onto each other, as the attention upsampling in the authors' code does.
     """
     batch, height, width, channels = x.shape
     shape = (batch, *size, channels)

@@ -69,12 +69,14 @@ def pmap_step(method: Steps, devices: Devices) -> Callable[..., Any]:
     index on its device plus the number of examples on the devices before it, whatever their number.
     """
     method = replicate(method, devices)
-    step = _mapped_step(tuple(devices))
+    step = mapped_step(tuple(devices))
     return lambda state, batch, rng: step(method, state, shard(batch, devices), rng)
 
 
 @functools.cache
-def _mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
+def mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
+    """``(method, state, batch, rng) → (state, metrics)`` with every argument on the devices already."""
+
     def step(method: Steps, state: Any, batch: Any, rng: Any) -> tuple[Any, Any]:
         return method.step(state, batch, rng)
 

@@ -1,50 +1,108 @@
-"""What all commands do with their words."""
+"""Parsing, help and library messages of all commands."""
 
-import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from sean_jax.cli import huge_pages
 from sean_jax.cli.command import expand_home
 
 
-def test_a_flags_home_is_the_users(monkeypatch):
+def test_home_is_expanded_in_flags(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     words = ["sean_jax.train", "--workdir=~/run", "-source_dir=~", "--out=a~b", "--input=~/*.png"]
     expected = ["sean_jax.train", "--workdir=/home/ada/run", "-source_dir=/home/ada", "--out=a~b"]
     assert expand_home(words) == [*expected, "--input=/home/ada/*.png"]
 
 
-def _python(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, check=False)
+def _python(program: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", program, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=kept | variables)
 
 
-def _huge_kilobytes(*, asked: bool) -> int:
-    program = ["from sean_jax.cli import huge_pages", *(["huge_pages.use('-c')"] if asked else [])]
-    program += ["memory = b'1' * (1 << 26)", "print(open('/proc/self/smaps_rollup').read())"]
-    text = _python("-c", "\n".join(program)).stdout
-    return int(text.split("AnonHugePages:")[1].split()[0])
+GROUPED = '''
+"""``python -m tool``: does a thing."""
+from absl import flags
+from sean_jax.cli import command
+flags.DEFINE_string("workdir", None, "run directory", module_name="Run")
+flags.DEFINE_integer("batch_size", 1, "images per step", module_name="Data")
+flags.DEFINE_bool("shuffle", None, "shuffle; default: the preset's", module_name="Data")
+flags.DEFINE_integer("seed", None, "seed", module_name="Run")
+flags.DEFINE_string("plain", None, "no group")
+def main():
+    raise AssertionError("not to be called")
+command.run(main, "tool")
+'''
 
 
-def test_memory_comes_in_huge_pages():
-    setting = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if not huge_pages.environment() or not setting.exists() or "[madvise]" not in setting.read_text():
-        pytest.skip("huge pages are not asked for here, or the system gives them to none or to all")
-    glibc = os.confstr("CS_GNU_LIBC_VERSION")
-    if not glibc or tuple(map(int, glibc.split()[1].split("."))) < (2, 35):
-        pytest.skip(f"{glibc} does not know them")
-    assert _huge_kilobytes(asked=False) < 1 << 15 < _huge_kilobytes(asked=True)
+@pytest.mark.parametrize("words", [["--help"], ["-?"], ["--no_such_flag", "--help"]])
+def test_help_groups_flags_in_order_of_definition(words):
+    result = _python(GROUPED, *words)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "python -m tool: does a thing.",
+        "",
+        "Run:",
+        "  --workdir: run directory",
+        "  --seed: seed",
+        "",
+        "Data:",
+        "  --batch_size: images per step (default 1)",
+        "  --[no]shuffle: shuffle; default: the preset's",
+        "",
+        "Other:",
+        "  --plain: no group",
+        "",
+        "--helpfull also lists the flags of libraries.",
+    ]
 
 
-def test_what_was_not_started_as_the_command_is_left_alone():
-    program = ["from sean_jax.cli.huge_pages import use", "print(1, flush=True)", "use('sean_jax.train')", "print(2)"]
-    assert _python("-c", "\n".join(program)).stdout == "1\n2\n"
+def test_helpfull_is_absls():
+    result = _python(GROUPED, "--helpfull")
+    assert "--verbosity" in result.stdout
+    assert "--batch_size" in result.stdout
 
 
-def test_a_command_started_anew_has_its_words():
-    result = _python("-m", "sean_jax.train", "--height=a b")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("sean_jax.train: flag --height=a b:")
+# Starts a command on a machine whose GPU JAX cannot use; the device and JAX's messages are faked.
+UNUSED_GPU = """
+import logging, pathlib, sys
+from sean_jax.cli import command, unused_gpu
+unused_gpu.DEVICES = (pathlib.Path(sys.argv.pop(1)),)
+unused_gpu.importlib.metadata.entry_points = lambda group: EntryPoints if group == "jax_plugins" else ()
+class Plugin: value = "jax_plugins.xla_cuda13"
+EntryPoints = [Plugin] if sys.argv.pop(1) == "cuda" else []
+def main():
+    jax = logging.getLogger("jax._src.xla_bridge")
+    jax.warning("An NVIDIA GPU may be present on this machine, but a CUDA-enabled jaxlib is not installed. "
+                "Falling back to cpu.")
+    jax.warning("CUDA backend failed to initialize:\\n%s", "no driver")
+    jax.info("Unable to initialize backend 'tpu'")
+    for name in ("jax._src.dispatch", "orbax", "tensorflow"):
+        logging.getLogger(name).warning("chatter")
+    logging.getLogger().error("chatter")
+    print("done")
+command.run(main, "tool", computes=True)
+"""
+WITHOUT_CUDA = "tool: this machine has an NVIDIA GPU, but JAX has no CUDA support"
+FAILED = "jax: CUDA backend failed to initialize: no driver"
+FALLING_BACK = "jax: An NVIDIA GPU may be present on this machine"
+
+
+@pytest.mark.parametrize(
+    ("device", "plugin", "variables", "expected"),
+    [
+        ("/dev/null", "none", {}, [WITHOUT_CUDA, FAILED]),
+        ("/dev/null", "cuda", {}, [FALLING_BACK, FAILED]),
+        ("/dev/null", "none", {"JAX_PLATFORMS": "cpu"}, [FALLING_BACK, FAILED]),
+        ("/nowhere", "none", {}, [FALLING_BACK, FAILED]),
+    ],
+)
+def test_a_gpu_that_jax_does_not_use_is_reported(device, plugin, variables, expected):
+    result = _python(UNUSED_GPU, device, plugin, **variables)
+    assert result.stdout == "done\n"
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(expected), result.stderr
+    for line, beginning in zip(lines, expected, strict=True):
+        assert line.startswith(beginning)
+    assert ("pip install 'sean-jax[cuda]'" in result.stderr) == (WITHOUT_CUDA in expected)

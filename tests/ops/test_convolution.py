@@ -1,9 +1,8 @@
-"""Every formulation against ``lax.conv_general_dilated``: values, both gradients, and which one runs where."""
+"""Every implementation against ``lax.conv_general_dilated``: values, both gradients, and which one runs where."""
 
 import functools
 import re
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 from jax import lax
 
 from sean_jax.errors import UserError
-from sean_jax.ops import convolution, winograd
-from sean_jax.ops import implementation as formulation
+from sean_jax.ops import convolution, implementation, winograd
 
 # (batch, height, width, channels in, channels out): odd sizes, maps smaller than the dilation, single cells.
 SHAPES = [(1, 8, 16, 6, 5), (2, 9, 13, 3, 7), (3, 5, 4, 40, 4), (1, 1, 3, 19, 2), (2, 7, 31, 64, 3)]
@@ -67,7 +65,7 @@ def _relative_errors(found, expected):
     + [(chosen, shape, dilation) for chosen in ("plain", "auto") for shape in SHAPES[1:3] for dilation in (1, 4)],
 )
 def test_values_and_gradients_are_those_of_the_definition(monkeypatch, chosen, shape, dilation):
-    monkeypatch.setenv(formulation.VARIABLE, chosen)
+    monkeypatch.setenv(implementation.VARIABLE, chosen)
     arrays = _arrays(shape)
     found = _all_three(lambda x, kernel: convolution.conv3x3(x, kernel, dilation, lax.Precision.HIGHEST), *arrays)
     assert [a.shape for a in found] == [arrays[2].shape, arrays[0].shape, arrays[1].shape]
@@ -77,7 +75,7 @@ def test_values_and_gradients_are_those_of_the_definition(monkeypatch, chosen, s
 @pytest.mark.parametrize("name", ["sub_grid_conv3x3", "tap_product_conv3x3"])
 @pytest.mark.parametrize("dilation", [2, 6, 24])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_each_formulation_holds_at_any_shape(name, shape, dilation):
+def test_each_implementation_is_correct_at_any_shape(name, shape, dilation):
     arrays, operation = _arrays(shape), getattr(convolution, name)
     found = _all_three(lambda x, k: operation(x, k, dilation=dilation, precision=lax.Precision.HIGHEST), *arrays)
     assert max(_relative_errors(found, _all_three(_definition(dilation), *arrays))) < 2e-6
@@ -86,7 +84,7 @@ def test_each_formulation_holds_at_any_shape(name, shape, dilation):
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize("dilation", [1, 2, 6])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_winograd_holds_at_any_shape(monkeypatch, tile, dilation, shape):
+def test_winograd_is_correct_at_any_shape(monkeypatch, tile, dilation, shape):
     monkeypatch.setattr(winograd, "best_tile", lambda *_, **__: tile)
     x, kernel, gradient = _arrays(shape)
     found = jax.jit(
@@ -101,8 +99,8 @@ def test_winograd_holds_at_any_shape(monkeypatch, tile, dilation, shape):
 
 
 @pytest.mark.parametrize(("tile", "bound"), [(2, 7e-7), (4, 2e-6)])
-def test_winograd_rounds_as_little_as_it_says(tile, bound):
-    """With many channels, where rounding errors add up; against the same sums in float64."""
+def test_winograds_rounding_errors_are_as_small_as_documented(tile, bound):
+    """With many channels, so that rounding errors add up, against the same sums in float64."""
     x, kernel, _ = _arrays((1, 12, 16, 256, 8))
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(np.float64(x), ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2)
@@ -114,7 +112,7 @@ def test_winograd_rounds_as_little_as_it_says(tile, bound):
 @pytest.mark.parametrize("dilation", [2, 6])
 @pytest.mark.parametrize("shape", SHAPES[:3])
 def test_bfloat16_stays_bfloat16_and_close(monkeypatch, shape, dilation):
-    monkeypatch.setenv(formulation.VARIABLE, "gpu")
+    monkeypatch.setenv(implementation.VARIABLE, "gpu")
     arrays = _arrays(shape, jnp.bfloat16)
     found = _all_three(lambda x, kernel: convolution.conv3x3(x, kernel, dilation), *arrays)
     assert {a.dtype for a in found} == {jnp.dtype(jnp.bfloat16)}
@@ -122,46 +120,26 @@ def test_bfloat16_stays_bfloat16_and_close(monkeypatch, shape, dilation):
     assert max(_relative_errors(found, exact)) < 6e-3  # a rounding is 2⁻⁹ = 2e-3
 
 
-@pytest.mark.parametrize(("features", "formula"), [(4, "tap products"), (32, "sub-grids")])
-def test_flax_layers_go_through_it(monkeypatch, features, formula):
-    """nn.Conv with bias, precision and type: the same value and gradients by every formulation."""
-    x = _arrays((2, 7, 9, 48, features))[0]
+@pytest.mark.parametrize("chosen", ["plain", "cpu", "gpu"])
+@pytest.mark.parametrize("shape", [(2, 9, 13, 96, 7), (2, 9, 13, 8, 7)], ids=["classifier", "layer"])
+@pytest.mark.parametrize("dilation", [1, 6])
+def test_bfloat16_with_float32_output_keeps_the_digits(monkeypatch, chosen, shape, dilation):
+    monkeypatch.setenv(implementation.VARIABLE, chosen)
+    x, kernel, _ = _arrays(shape, jnp.bfloat16)
+    gradient = _arrays(shape)[2]
 
-    def layer(conv):
-        return nn.Conv(features, (3, 3), padding=6, kernel_dilation=6, conv_general_dilated=conv)
+    def operation(x, kernel):
+        return convolution.conv3x3(x, kernel, dilation, preferred_element_type=jnp.float32)
 
-    params = layer(lax.conv_general_dilated).init(jax.random.key(0), x)
-
-    def gradients(conv):
-        return jax.grad(lambda p, x: jnp.sum(layer(conv).apply(p, x) ** 2), (0, 1))(params, x)
-
-    expected = jax.tree.leaves(gradients(lax.conv_general_dilated))
-    monkeypatch.setenv(formulation.VARIABLE, "gpu")
-    found = jax.tree.leaves(gradients(convolution.conv_general_dilated))
-    assert max(_relative_errors(found, expected)) < 2e-6, formula
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"kernel_dilation": 2, "padding": 0},
-        {"kernel_dilation": 2, "padding": 2, "strides": 2},
-        {"kernel_dilation": (2, 3), "padding": (2, 3)},
-        {"kernel_dilation": 2, "padding": 2, "feature_group_count": 2},
-    ],
-)
-def test_every_other_convolution_is_left_to_xla(monkeypatch, settings):
-    monkeypatch.setenv(formulation.VARIABLE, "gpu")
-    x = _arrays((1, 9, 8, 4, 4))[0]
-    values = []
-    for conv in (lax.conv_general_dilated, convolution.conv_general_dilated):
-        layer = nn.Conv(4, (3, 3), conv_general_dilated=conv, **settings)
-        values.append(layer.apply(layer.init(jax.random.key(0), x), x))
-    np.testing.assert_array_equal(*values)
+    value, *gradients = _all_three(operation, x, kernel, gradient)
+    assert (value.dtype, {a.dtype for a in gradients}) == (jnp.float32, {jnp.dtype(jnp.bfloat16)})
+    exact = _all_three(_definition(dilation), x.astype(jnp.float32), kernel.astype(jnp.float32), gradient)
+    assert _relative_errors([value], exact[:1])[0] < 2e-6
+    assert max(_relative_errors(gradients, exact[1:])) < 6e-3
 
 
 def _lowered(platform: str, shape, dilation=6, dtype=jnp.float32) -> tuple[int, int]:
-    """Convolutions, and the dilated ones of them, of the value and both gradients as sent to the compiler."""
+    """The number of convolutions, and of dilated ones, in the value and both gradients as sent to the compiler."""
     batch, height, width, channels_in, channels_out = shape
     sizes = (batch, height, width, channels_in), (3, 3, channels_in, channels_out), (batch, height, width, channels_out)
 
@@ -171,25 +149,25 @@ def _lowered(platform: str, shape, dilation=6, dtype=jnp.float32) -> tuple[int, 
 
     traced = jax.jit(both).trace(*(jax.ShapeDtypeStruct(size, dtype) for size in sizes))
     text = traced.lower(lowering_platforms=(platform,)).compiler_ir().operation.get_asm()
-    # A dilated convolution's derivative by its kernel is written as a strided one.
+    # The kernel gradient of a dilated convolution is a strided convolution.
     dilated = re.findall(rf"(?:dilate|stride) = \[{dilation}, {dilation}\]", text)
     return text.count("stablehlo.convolution"), len(dilated)
 
 
-def test_the_platform_chooses_when_the_program_is_lowered(monkeypatch):
-    """Without a GPU at hand: programs can be lowered for one all the same."""
-    monkeypatch.delenv(formulation.VARIABLE, raising=False)
+def test_the_implementation_is_chosen_when_the_program_is_lowered(monkeypatch):
+    """This needs no GPU, since programs can be lowered for one without it."""
+    monkeypatch.delenv(implementation.VARIABLE, raising=False)
     layer, classifier = (1, 12, 12, 8, 8), (1, 12, 12, 64, 3)
     assert _lowered("cpu", layer) == _lowered("cpu", classifier) == _lowered("tpu", layer) == (3, 3)
     assert _lowered("cuda", layer)[1] == 1  # the forward pass alone
     assert _lowered("cuda", classifier) == (0, 0)
-    monkeypatch.setenv(formulation.VARIABLE, "plain")
+    monkeypatch.setenv(implementation.VARIABLE, "plain")
     assert _lowered("cuda", classifier) == (3, 3)
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_a_cpu_computes_wide_layers_in_float32_by_winograds_tiles(monkeypatch, dilation):
-    monkeypatch.delenv(formulation.VARIABLE, raising=False)
+def test_on_a_cpu_wide_float32_layers_use_winograds_tiles(monkeypatch, dilation):
+    monkeypatch.delenv(implementation.VARIABLE, raising=False)
     wide = (2, 32, 64, 256, 256)
     used = functools.partial(_lowered, dilation=dilation)
     assert used("cpu", wide)[0] == 0
@@ -197,23 +175,23 @@ def test_a_cpu_computes_wide_layers_in_float32_by_winograds_tiles(monkeypatch, d
     assert used("tpu", wide)[0] == 3
 
 
-def test_tiles_are_used_where_they_pay():
+def test_tiles_are_used_where_they_are_faster():
     tile = winograd.best_tile
     assert tile((2, 32, 64, 256), 256) == 4
-    assert tile((1, 16, 32, 1024), 1024) == 2  # few tiles: the transformed kernel is most of what is moved
-    assert tile((2, 16, 32, 64), 64) is None  # thin networks: not worth compiling
-    assert tile((2, 96, 192, 16), 16) is None
-    assert tile((2, 96, 192, 16), 16, for_kernel_gradient=True) == 4  # where XLA is slow
-    assert tile((64, 1, 64, 1024), 1024) is None  # two rows of taps meet nothing
+    assert tile((32, 4, 8, 1024), 1024) == 2  # few tiles: most of the numbers moved are the transformed kernel's
+    assert tile((2, 128, 256, 64), 64) is None  # few channels: transforming takes longer than it saves
+    assert tile((2, 128, 256, 64), 64, for_kernel_gradient=True) == 4  # where XLA is slow
+    assert tile((2, 16, 32, 64), 64, for_kernel_gradient=True) is None  # narrow networks: not worth compiling
+    assert tile((64, 1, 64, 1024), 1024) is None  # a map of one row, which two rows of taps never meet
 
 
-def test_no_choice_is_left_in_the_compiled_program():
+def test_the_compiled_program_contains_no_choice():
     x, kernel, _ = _arrays((1, 12, 12, 64, 3))
     gradient = jax.grad(lambda x, kernel: convolution.conv3x3(x, kernel, 6).sum(), (0, 1))
     assert "conditional" not in jax.jit(gradient).lower(x, kernel).compile().as_text()
 
 
 def test_an_unknown_choice_is_refused(monkeypatch):
-    monkeypatch.setenv(formulation.VARIABLE, "fast")
-    with pytest.raises(UserError, match="SEAN_JAX_FORMULATION=fast; expected one of auto, plain, cpu, gpu"):
+    monkeypatch.setenv(implementation.VARIABLE, "fast")
+    with pytest.raises(UserError, match="SEAN_JAX_IMPLEMENTATION=fast; expected one of auto, plain, cpu, gpu"):
         convolution.conv3x3(*_arrays(SHAPES[0])[:2], 2)

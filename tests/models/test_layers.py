@@ -1,0 +1,86 @@
+"""The 3×3 convolution as a Flax module, and the type of logits and attention under bfloat16."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.linen import initializers
+
+from sean_jax.models.aspp import ASPP
+from sean_jax.models.attention import Attention
+from sean_jax.models.initializers import make_initializers
+from sean_jax.models.layers import Conv3x3
+from sean_jax.ops import implementation
+
+DEFAULT = jax.lax.Precision.DEFAULT
+
+
+@pytest.mark.parametrize("chosen", ["plain", "gpu"])
+@pytest.mark.parametrize("features", [4, 32])  # on a GPU a product of all taps, and sub-grids
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_conv3x3_is_nn_conv(monkeypatch, chosen, features, use_bias):
+    """The same parameters from the same key, the same value and the same gradients."""
+    monkeypatch.setenv(implementation.VARIABLE, chosen)
+    x = jax.random.normal(jax.random.key(1), (2, 7, 9, 48))
+    common = {"use_bias": use_bias, "bias_init": initializers.normal(1.0)}
+    ours = Conv3x3(features, dilation=6, **common)
+    flax = nn.Conv(features, (3, 3), padding=6, kernel_dilation=6, **common)
+    params = flax.init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, ours.init(jax.random.key(0), x), params)
+
+    def value_and_gradients(layer):
+        return jax.value_and_grad(lambda p, x: jnp.sum(layer.apply(p, x) ** 2), (0, 1))(params, x)
+
+    found, expected = value_and_gradients(ours), value_and_gradients(flax)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()), found, expected)
+
+
+def test_conv3x3_computes_in_the_type_asked_for():
+    x = jnp.ones((1, 4, 4, 3), jnp.float32)
+    layer = Conv3x3(2, dtype=jnp.bfloat16)
+    params = layer.init(jax.random.key(0), x)
+    assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    assert layer.apply(params, x).dtype == jnp.bfloat16
+
+
+def _features(channels: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(1), (1, 8, 9, channels)).astype(jnp.bfloat16)
+
+
+def _representable(x: jax.Array) -> float:
+    """The share of values that bfloat16 can represent."""
+    return float(jnp.mean(x == x.astype(jnp.bfloat16).astype(jnp.float32)))
+
+
+@pytest.mark.parametrize("chosen", ["plain", "gpu"])
+def test_under_bfloat16_logits_are_computed_and_summed_in_float32(monkeypatch, chosen):
+    monkeypatch.setenv(implementation.VARIABLE, chosen)
+    features = _features(64)
+    init = make_initializers("pretrained", channels=64, branches=4, input_rms=1.0)
+    params = ASPP(3, 4, init, jnp.float32, DEFAULT).init(jax.random.key(0), features)
+
+    def rounded(path, x):  # what the products read; biases stay float32
+        return x.astype(jnp.bfloat16).astype(jnp.float32) if path[-1].key == "kernel" else x
+
+    logits = ASPP(3, 4, init, jnp.bfloat16, DEFAULT).apply(params, features)
+    exact = ASPP(3, 4, init, jnp.float32, DEFAULT).apply(
+        jax.tree_util.tree_map_with_path(rounded, params), features.astype(jnp.float32)
+    )
+    assert logits.dtype == jnp.float32
+    assert _representable(logits) < 0.1
+    np.testing.assert_allclose(logits, exact, atol=1e-6)  # bfloat16 logits are off by up to 2e-3
+
+
+def test_under_bfloat16_attention_is_computed_in_float32():
+    features = _features(64)
+
+    def make(dtype):
+        return Attention("average_2x2", "bilinear", "after_upsampling", initializers.normal(0.1), dtype, DEFAULT)
+
+    params = make(jnp.float32).init(jax.random.key(0), features)
+    kernel = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
+    attention = make(jnp.bfloat16).apply(params, features)
+    exact = make(jnp.float32).apply(kernel, features.astype(jnp.float32))
+    assert attention.dtype == jnp.float32
+    np.testing.assert_allclose(attention, exact, atol=1e-6)

@@ -70,7 +70,6 @@ class Study:
         print(f"\n=== {workdir}", flush=True)
         given = {key: value for key, value in {**self.settings, **settings, "seed": seed}.items() if value is not None}
         finished = stages.train(given, workdir)
-        jax.clear_caches()
         if not finished:
             sys.exit(143)
         return workdir

@@ -13,10 +13,10 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CACHE = {"jax_compilation_cache_dir": "", "jax_persistent_cache_min_compile_time_secs": 0.0}
 _LIBRARIES = ["jax", "flax.linen", "optax", "orbax.checkpoint", "tensorflow", "tensorflow_datasets", "tensorboardX"]
 _BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # and what a preparation says of itself
 
@@ -57,12 +57,13 @@ class Command:
         """``folder``: for the output; ``file_limit``: bytes that a file may have, as if the disk were full then;
         ``optimized``: with all of XLA's optimisations, as users have them."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._files = [folder / f"{name}.{i}.{end}" for i in [len(os.listdir(folder))] for end in ("out", "err")]
+        own = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder))
+        self._files = [own / "out", own / "err"]
         arguments = [f"--{key}={value}" for key, value in flags.items()] + list(words)
         environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         script = name.endswith(".py")
         module = str(ROOT / "experiments" / name) if script else f"sean_jax.{name}"
-        settings = CACHE | {"jax_disable_most_optimizations": not optimized}
+        settings = {"jax_disable_most_optimizations": not optimized}
         if fresh:
             environment = os.environ | environment | {key.upper(): str(value) for key, value in settings.items()}
             with self._files[0].open("w") as out, self._files[1].open("w") as err:

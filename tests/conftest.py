@@ -1,22 +1,37 @@
-"""All tests see four CPU devices; those of the commands share tiny data sets and a finished run.
+"""Settings of all tests, and what those of the commands share: tiny data sets and a finished run.
 
-Most of their time is XLA's: what runs once or twice is compiled without its costlier passes. Commands are compiled as
-users get them, but where a test asks otherwise.
+Most of the time of the tests is XLA's. Programs are compiled without its costlier passes, once for all test processes.
+JAX is strict: no implicit promotion of types or ranks; and every warning is an error (pyproject.toml).
 """
 
 import os
 import pathlib
 import shutil
+import tempfile
+
+# The folder that the processes of a test session share; the first one makes it.
+_SESSION = os.environ.setdefault("SEAN_JAX_TEST_SESSION", tempfile.mkdtemp(prefix="sean_jax_tests_"))
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(_SESSION, "cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import commands
 import pytest
 import streets
 
+from sean_jax.data.concurrency import lock
+
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_unconfigure(config) -> None:
+    if not hasattr(config, "workerinput"):  # not in a worker: all of them have ended
+        shutil.rmtree(_SESSION, ignore_errors=True)
 
 
 @pytest.fixture
@@ -28,26 +43,24 @@ def shared() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def session_dir(tmp_path_factory) -> pathlib.Path:
-    """A folder for what tests share; prepared data and compiled programs are kept there."""
-    folder = tmp_path_factory.mktemp("session")
-    commands.CACHE["jax_compilation_cache_dir"] = str(folder / "cache")
-    before = os.environ.get("SEAN_JAX_DATA_DIR")
+def session_dir() -> pathlib.Path:
+    """The folder that all test processes share; prepared data are kept there."""
+    folder = pathlib.Path(_SESSION)
     os.environ["SEAN_JAX_DATA_DIR"] = str(folder / "data")  # also of processes that are forked later
-    yield folder
-    os.environ.pop("SEAN_JAX_DATA_DIR")
-    if before is not None:
-        os.environ["SEAN_JAX_DATA_DIR"] = before
+    return folder
 
 
 @pytest.fixture(scope="session")
 def roads(session_dir) -> dict[str, object]:
-    """Flags of a training on tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps of a thin network."""
-    streets.gta5(session_dir / "gta5")
-    streets.cityscapes(session_dir / "cityscapes")
+    """Flags of a training run on tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps of a narrow network."""
+    with lock(session_dir / "roads.lock"):
+        if not (session_dir / "roads").is_dir():
+            streets.gta5(session_dir / "drawing/gta5")
+            streets.cityscapes(session_dir / "drawing/cityscapes")
+            (session_dir / "drawing").rename(session_dir / "roads")
     return {
-        **{"source": "gta5", "source_dir": session_dir / "gta5"},
-        **{"target": "cityscapes", "target_dir": session_dir / "cityscapes", "data_dir": session_dir / "data"},
+        **{"source": "gta5", "source_dir": session_dir / "roads/gta5"},
+        **{"target": "cityscapes", "target_dir": session_dir / "roads/cityscapes", "data_dir": session_dir / "data"},
         **{"height": 16, "width": 32, "width_multiplier": 1 / 32, "fc_channels": 256, "batch_size": 2},
         **{"steps": 4, "learning_rate": 1e-3, "log_every": 1, "eval_every": 2, "save_every": 1},
     }
@@ -57,8 +70,11 @@ def roads(session_dir) -> dict[str, object]:
 def finished(session_dir, roads) -> pathlib.Path:
     """The directory of a finished run of ``roads``; do not write into it."""
     workdir = session_dir / "finished"
-    result = commands.run(session_dir / "output", "train", workdir=workdir, **roads)
-    assert (result.code, result.said()) == (0, [])
+    with lock(session_dir / "finished.lock"):
+        if not workdir.is_dir():
+            result = commands.run(session_dir / "output", "train", workdir=session_dir / "training", **roads)
+            assert (result.code, result.said()) == (0, [])
+            (session_dir / "training").rename(workdir)
     return workdir
 
 

@@ -23,8 +23,12 @@ def apply_convention(images: jax.Array, convention: str) -> jax.Array:
       convention: ``bgr_mean``: BGR minus Caffe's mean, 0–255 scale; ``rgb_normalized``: RGB in [0, 1],
         minus mean, divided by standard deviation, as torchvision's weights want it.
     """
+
+    def by_channel(values: tuple[float, ...]) -> jax.Array:
+        return jnp.array(values, jnp.float32).reshape((1,) * (images.ndim - 1) + (3,))
+
     if convention == "bgr_mean":
-        return (images - jnp.array(CAFFE_MEAN_RGB, jnp.float32))[..., ::-1]
+        return (images - by_channel(CAFFE_MEAN_RGB))[..., ::-1]
     if convention == "rgb_normalized":
-        return (images / 255 - jnp.array(TORCHVISION_MEAN, jnp.float32)) / jnp.array(TORCHVISION_STD, jnp.float32)
+        return (images / 255 - by_channel(TORCHVISION_MEAN)) / by_channel(TORCHVISION_STD)
     raise ValueError(f"unknown input convention {convention!r}; expected one of {', '.join(CONVENTIONS)}")

@@ -41,4 +41,4 @@ class Conv3x3(nn.Module):
         if not self.use_bias:
             return y
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        return y + bias.astype(y.dtype)
+        return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -89,9 +90,7 @@ class Network(abc.ABC):
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; their shapes do not depend on the image size."""
-        # Run once: on a CPU, optimising the compiled program would take seconds and save microseconds.
-        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        return jax.jit(self._init, compiler_options=options)(key)
+        return _compiled_init(self)(key)
 
     def abstract_params(self) -> Params:
         """Shapes and types of the parameters; nothing is computed."""
@@ -108,3 +107,10 @@ class Network(abc.ABC):
         PyTorch's optimisers skip parameters without a gradient, weight decay included, and so must ours.
         """
         return jax.tree.map(lambda _: True, params)
+
+
+@functools.cache  # so that runs of equal networks, in one process, share the compiled program
+def _compiled_init(network: Network) -> Any:
+    # Run once: on a CPU, optimising the compiled program would take seconds and save microseconds.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(network._init, compiler_options=options)

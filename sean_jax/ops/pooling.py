@@ -44,4 +44,4 @@ def average_pool_3x3(x: jax.Array) -> jax.Array:
 
     (below, rows), (right, columns) = axis(x.shape[1]), axis(x.shape[2])
     sums = lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, below), (1, right), (0, 0)))
-    return sums / jnp.asarray(np.outer(rows, columns)[..., None], x.dtype)
+    return sums / jnp.asarray(np.outer(rows, columns)[None, ..., None], x.dtype)

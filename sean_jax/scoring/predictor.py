@@ -1,5 +1,6 @@
 """Evaluation and prediction: logits upsampled to full size, then argmax, all on the device."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -101,13 +102,7 @@ def make_evaluator(
       devices: this host's; every one of them takes ``batch_size`` images of each batch.
       batch_size: images per device.
     """
-
-    def count(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        size = batch["label"].shape[1:3]
-        classes = predict(network, params, batch["image"], (size[0], size[1])).classes
-        return confusion_matrix(classes, batch["label"], network.num_classes)
-
-    count_on_devices = pmap_predict(count, devices)
+    count_on_devices = _counter(network, tuple(devices))
 
     def evaluate(networks: Mapping[str, Any], examples: Iterable[Example]) -> dict[str, np.ndarray]:
         params = {name: replicate(tree, devices) for name, tree in networks.items()}
@@ -127,6 +122,16 @@ def make_evaluator(
         return {name: _sum_over_hosts(total) for name, total in totals.items()}
 
     return evaluate
+
+
+@functools.cache  # so that the runs of a sweep, in one process, share the compiled program
+def _counter(network: Network, devices: tuple[Any, ...]) -> Callable[..., Any]:
+    def count(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        size = batch["label"].shape[1:3]
+        classes = predict(network, params, batch["image"], (size[0], size[1])).classes
+        return confusion_matrix(classes, batch["label"], network.num_classes)
+
+    return pmap_predict(count, list(devices))
 
 
 def _sum_over_hosts(total: np.ndarray) -> np.ndarray:

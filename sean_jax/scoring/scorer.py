@@ -1,5 +1,6 @@
 """Scores of networks on a labelled split, each stamped with everything that gives the number its meaning."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from sean_jax.data.dataset import Dataset, label_map
 from sean_jax.data.pipeline import evaluation_examples
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.experiment import Experiment
-from sean_jax.methods import METHODS
+from sean_jax.methods import METHODS, Method
+from sean_jax.models import Network
 from sean_jax.scoring import visualize
 from sean_jax.scoring.predictor import Example, at_size, make_evaluator, resize_map
 from sean_jax.scoring.protocols import score
@@ -31,7 +33,9 @@ class Scorer:
         self._map = label_map(dataset, experiment.label_space)
         self._network = experiment.network()
         self._confusion = make_evaluator(self._network, devices, experiment.config.eval_batch_size)
-        self._predict = jax.jit(self._predict_image)
+        self._method = (
+            experiment.method() if experiment.config.method in METHODS else None
+        )  # a weights file's may not be
 
     @property
     def palette(self) -> visualize.Palette:
@@ -76,17 +80,8 @@ class Scorer:
 
     def segment(self, params: Any, image: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Classes ``[H, W]`` uint8 and the network's maps ``[H, W]`` in [0, 1] of an image ``[H, W, 3]``."""
-        classes, maps, _ = jax.device_get(self._predict(params, image))
+        classes, maps, _ = jax.device_get(_predict(self._network, self._method, params, image))
         return classes, maps
-
-    def _predict_image(self, params: Any, image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-        """Classes, maps and the method's masks, at the image's size."""
-        size = (image.shape[0], image.shape[1])
-        prediction = self._network.predict(params, image[None])
-        classes, maps = at_size(prediction, size)
-        masks = self._experiment.method().masks(prediction) if self._experiment.config.method in METHODS else {}
-        masks = {name: resize_map(mask.astype(jnp.float32), size) > 0.5 for name, mask in masks.items()}
-        return jax.tree.map(lambda x: x[0], (classes, maps, masks))
 
     def sample(self, count: int) -> list[Example]:
         """``count`` examples evenly spaced over the split, since neighbours in a video look alike."""
@@ -96,7 +91,7 @@ class Scorer:
         """RGB picture, an example a row: input, ground truth, prediction, the network's maps, the method's masks."""
         rows = []
         for example in self.sample(PICTURES):
-            classes, maps, masks = jax.device_get(self._predict(params, example.image))
+            classes, maps, masks = jax.device_get(_predict(self._network, self._method, params, example.image))
             rows.append(
                 [
                     example.image,
@@ -107,6 +102,19 @@ class Scorer:
                 ]
             )
         return visualize.panel(rows)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(
+    network: Network, method: Method | None, params: Any, image: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+    """Classes, maps and the method's masks of an image ``[H, W, 3]``, at its size."""
+    size = (image.shape[0], image.shape[1])
+    prediction = network.predict(params, image[None])
+    classes, maps = at_size(prediction, size)
+    masks = {} if method is None else method.masks(prediction)
+    masks = {name: resize_map(mask.astype(jnp.float32), size) > 0.5 for name, mask in masks.items()}
+    return jax.tree.map(lambda x: x[0], (classes, maps, masks))
 
 
 def truth_of(example: Example) -> np.ndarray:

@@ -61,7 +61,8 @@ def apply(
     The metrics are ``train/learning_rate`` and the L2 norms over all parameters ``train/gradient_norm``,
     ``train/update_norm`` and ``train/parameter_norm`` (of the new parameters).
     """
-    directions, opt_state = tx.update(gradients, opt_state, params)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes its integer count with floats
+        directions, opt_state = tx.update(gradients, opt_state, params)
     updates = jax.tree.map(lambda direction: -learning_rate * direction, directions)
     params = optax.apply_updates(params, updates)
     metrics = {

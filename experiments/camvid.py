@@ -1,10 +1,11 @@
-"""CamVid's two sides as the experiments on real images use them, at the scales they are run at.
+"""Data, settings and scales of the experiments on CamVid.
 
-CAMVID holds day_train, day_val and dusk_train, each with images/ and labels/ (experiments/datasets/camvid_*.toml
-describe them): 517 labelled daylight frames, 60 of the same drives, and 62 dusk frames of one other drive.
+CAMVID holds day_train, day_val and dusk_train, each with images/ and labels/: 517 labelled daylight frames, 60 more of
+the same sequences, and 62 dusk frames of another sequence. experiments/README.md says how to make these folders from
+CamVid as published; experiments/datasets/camvid_*.toml describe them.
 
-The network is trained from scratch unless --init_weights is given, so learning rate and schedule are not the paper's:
-they were chosen by the daylight validation score of `source_only` alone (camvid_day_to_dusk.py --part=learning_rate).
+The network is trained from scratch unless --init_weights is given, so learning rate and schedule are not the paper's.
+They were chosen by the daylight validation score of `source_only` alone (camvid_day_to_dusk.py --part=learning_rate).
 """
 
 import argparse
@@ -16,7 +17,7 @@ from study import Study, arguments
 DATASETS = pathlib.Path(__file__).parent / "datasets"
 DAY, DUSK = str(DATASETS / "camvid_day.toml"), str(DATASETS / "camvid_dusk.toml")
 
-# What differs from the paper in every training.
+# What differs from the paper in every training run.
 SETTINGS: dict[str, Any] = {
     "classes": DAY,
     "batch_size": 2,
@@ -26,17 +27,17 @@ SETTINGS: dict[str, Any] = {
     "selection": "last",
 }
 SCALES: dict[str, dict[str, Any]] = {
-    # A network thinned to an eighth of its channels and small images: what two CPU cores can bear.
+    # Width multiplier 1/8 and small images: feasible on two CPU cores.
     "cpu": {
         "width_multiplier": 0.125, "height": 120, "width": 160, "steps": 1000, "learning_rate": 1e-3,
         "precision": "float32", "log_every": 20, "eval_every": 500, "save_every": 250, "eval_batch_size": 4,
     },
-    # The full network, for one H100; learning rate and steps of the prototype that ../README's figures come from.
+    # The full network, for one H100; learning rate and steps are those of a prototype.
     "gpu": {
         "height": 352, "width": 480, "steps": 4000, "learning_rate": 1e-4, "precision": "bfloat16",
         "log_every": 50, "eval_every": 1000, "save_every": 1000, "eval_batch_size": 4,
     },
-    # Whether everything runs, in seconds.
+    # Shows in seconds that everything runs.
     "smoke": {
         "width_multiplier": 1 / 32, "fc_channels": 256, "height": 32, "width": 48, "steps": 4, "learning_rate": 1e-3,
         "log_every": 2, "eval_every": 4, "save_every": 4,
@@ -45,7 +46,7 @@ SCALES: dict[str, dict[str, Any]] = {
 
 
 def parser(description: str, **flags: Any) -> argparse.ArgumentParser:
-    """The flags of the experiments on CamVid."""
+    """A parser with the flags of the experiments on CamVid."""
     return arguments(
         description,
         SCALES,
@@ -56,7 +57,7 @@ def parser(description: str, **flags: Any) -> argparse.ArgumentParser:
 
 
 def study(args: argparse.Namespace, scored: dict[str, tuple[str, str]], **settings: Any) -> Study:
-    """Trainings at the scale asked for; ``scored``: name → (description, split)."""
+    """The training runs at the requested scale; ``scored``: name → (data set, split)."""
     places = {"source_dir": args.camvid_dir, "target_dir": args.camvid_dir}
     given = {"data_dir": args.data_dir, "loader": args.loader, "init_weights": args.init_weights}
     common = SETTINGS | SCALES[args.scale] | places | given | settings
@@ -70,7 +71,7 @@ def study(args: argparse.Namespace, scored: dict[str, tuple[str, str]], **settin
 
 
 def shown(trainings: Study) -> dict[str, Any]:
-    """The settings of a study without the folders of the machine it ran on."""
+    """The settings of a study without folders, which differ between machines."""
     places = ("source_dir", "target_dir", "data_dir", "loader")
     settings = {name: value for name, value in trainings.settings.items() if name not in places}
     return {name: pathlib.Path(v).name if str(v).endswith(".toml") else v for name, v in settings.items()}

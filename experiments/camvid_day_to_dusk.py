@@ -1,24 +1,24 @@
-"""CamVid, daylight → dusk, on real images: what SEAN gains over its own network without adaptation, and why.
+"""CamVid, daylight → dusk, real images: SEAN against source-only of the same network, with sweeps and ablations.
 
     python experiments/camvid_day_to_dusk.py --camvid_dir=CAMVID
 
-CAMVID is described in camvid.py. Dusk labels are used for scoring only, except by the oracle, which trains on those of
-the drive's first half (31 frames) and is scored on the second; every method is scored on the second half too. The last
-checkpoint counts. All trainings have the same number of steps, initialisation and moving average. The parts, each
-resumable by itself, interrupted or not (--part=NAME runs one):
+camvid.py describes CAMVID. Dusk labels are used for scoring only, except by the oracle row (target-supervised), which
+trains on those of the sequence's first half (31 frames) and is scored on the second half, as every method is. The last
+checkpoint counts. All runs have the same number of steps, initialisation and EMA. --part=NAME runs one of the parts,
+each of which can be interrupted and rerun:
 
-  methods              source_only and sean, each as the paper's text and as the authors' code have it, and the oracle
+  methods              source_only and sean with the paper's and the authors' settings, and the oracle row
   consistency_weight   the paper's Table 3 on these images: lambda
   attention_threshold  Table 4: tau
-  diagnosis            what in SEAN does the work: mask, attention module, consistency loss, noise, moving average
-  precision            whether bfloat16 costs anything: sean in both (at a scale whose own precision is float32)
+  diagnosis            ablations: mask, attention module, consistency loss, noise, EMA decay
+  precision            sean in float32 and in bfloat16 (at a scale whose own precision is float32)
   learning_rate        how the learning rate was chosen, by daylight validation of source_only; not run by default
 
-`methods` takes seeds 0, 1 and 2, the others seed 0, unless --seeds says otherwise.
+`methods` uses seeds 0, 1 and 2, the others seed 0, unless --seeds is given.
 
-Cost: --scale=cpu (thinned network, 160x120) two to four minutes a training on one core, 27 trainings;
---scale=gpu (full network, 480x352, bfloat16) is meant for one H100 and was not run yet.
-Expected: no clear gain. The measured tables and what they mean stand in experiments/README.md.
+Cost: --scale=cpu (width multiplier 1/8, 160x120) takes two to four minutes per training run on one core, 27 runs;
+--scale=gpu (full network, 480x352, bfloat16) is for one H100 and has not been run.
+Expected: no clear gain. experiments/README.md has the measured tables and conclusions.
 """
 
 import pathlib
@@ -50,9 +50,9 @@ DIAGNOSIS: dict[str, study.Settings] = {
     "no attention module": {"attention": False},
     "no noise": {"noise_std": 0.0},
     "noise doubled": {"noise_std": 51.0},
-    "alpha 0.9": {"ema_decay": 0.9},  # more than 0.99 makes no difference: the ramp stays below it for 990 steps
+    "alpha 0.9": {"ema_decay": 0.9},  # the ramp stays below 0.99 for 990 steps
 }
-# Rows that are trainings of another part: the same settings, so the same run directory.
+# Rows whose training run belongs to another part: same settings, same run directory.
 SAME = {
     **dict.fromkeys(("lambda 0.3", "tau 0.3", "float32"), "sean"),
     **{"no consistency loss": "source_only", "no mask (tau 0)": "tau 0"},
@@ -64,16 +64,16 @@ PARTS: dict[str, dict[str, study.Settings]] = {
     "diagnosis": {"sean": {}} | DIAGNOSIS,
     "precision": {"float32": {}, "bfloat16": {"precision": "bfloat16"}},
 }
-# Of the other parts, what is enough to see them work.
+# Rows of the other parts that suffice at smoke scale.
 SMOKE_ROWS = ("lambda 0.1", "lambda 0.3", "tau 0", "tau 0.3", "sean", "no attention module")
-# What adaptation gains: the same network, seed by seed.
+# Gain of adaptation: differences to the same network without it, seed by seed.
 PAIRS = [("sean", "source_only"), ("sean, reference", "source_only, reference")]
-# The oracle's training images are in dusk_train, so its score there is none.
+# The oracle trained on images of dusk_train, so it gets no score there.
 SEEN = {"oracle": ["dusk_train"]}
 
 
 def training(row: str) -> str:
-    """The name of a row's training."""
+    """The name of a row's training run."""
     return "day_to_dusk-" + SAME.get(row, row).replace(", ", "-").replace(" ", "_")
 
 
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def choose_learning_rate(trainings: study.Study) -> None:
-    """Daylight validation of `source_only` by learning rate, one seed: no dusk image is read."""
+    """Scores `source_only` on daylight validation by learning rate, one seed; reads no dusk image."""
     scored = {"day_val": trainings.scored["day_val"]}
     day = study.Study(trainings.runs, {**trainings.settings, "target": camvid.DAY}, scored)
     rows = {f"learning rate {rate:g}": SOURCE_ONLY | {"learning_rate": rate} for rate in RATES}

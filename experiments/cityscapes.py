@@ -1,7 +1,7 @@
-"""GTA-5 or SYNTHIA → Cityscapes: the trainings of the paper's tables and figures, and their tables.
+"""GTA-5 or SYNTHIA → Cityscapes: training runs and tables of the paper's experiments.
 
-``--scale=paper`` needs the data sets as downloaded and VGG-16 weights. ``--scale=smoke`` runs the whole of an
-experiment on the embedded minicity, at a size that says nothing of the method: it shows that the command works.
+``--scale=paper`` needs the data sets as downloaded and VGG-16 weights. ``--scale=smoke`` runs a whole experiment on
+the bundled synthetic data set, at a size whose numbers mean nothing: it shows that the command works.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SOURCE_ONLY = {"method": "source_only"}
 
 
 def parser(description: str, **flags: Any) -> argparse.ArgumentParser:
-    """The flags of the paper's experiments."""
+    """A parser with the flags of the paper's experiments."""
     return arguments(
         description,
         ("paper", "smoke"),
@@ -40,7 +40,7 @@ def parser(description: str, **flags: Any) -> argparse.ArgumentParser:
 
 
 def study(args: argparse.Namespace, source: str) -> Study:
-    """Trainings from ``source`` (gta5, 19 classes, or synthia, 16), scored as the paper scores them."""
+    """The training runs from ``source`` (gta5: 19 classes, synthia: 16), scored as in the paper."""
     classes = {"gta5": "19", "synthia": "16"}[source]
     common = {"classes": classes, "data_dir": args.data_dir, "loader": args.loader, "precision": args.precision}
     runs = pathlib.Path(args.runs) / args.scale / f"{source}-cityscapes"
@@ -65,7 +65,7 @@ def methods(presets: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def training(row: str) -> str:
-    """The name of a row's training."""
+    """The name of a row's training run."""
     return row.replace(", ", "-").replace(" ", "_")
 
 
@@ -75,7 +75,7 @@ class PaperRows(NamedTuple):
     Attributes:
       rows: row → IoU by class in percent, then the mean; None where the paper has none.
       short_names: class → its name in the table, in the order of the rows.
-      caveats: what stands under the table.
+      caveats: notes under the table.
     """
 
     rows: Mapping[str, Sequence[float | None]]
@@ -84,7 +84,7 @@ class PaperRows(NamedTuple):
 
 
 def comparison(name: str, source: str, paper: PaperRows, description: str, also: str | None = None) -> None:
-    """Tables 1 and 2: ``sean`` beside ``source_only``, under the paper's rows; ``also``: see :func:`class_table`."""
+    """Tables 1 and 2: ``source_only`` and ``sean`` under the paper's rows; ``also``: see :func:`class_table`."""
     args = parser(description).parse_args()
     trainings = study(args, source)
     rows = methods(args.preset)
@@ -97,7 +97,7 @@ def comparison(name: str, source: str, paper: PaperRows, description: str, also:
 def class_table(paper: PaperRows, results: Results, also: str | None = None) -> str:
     """Markdown: the paper's rows, then ours (means over seeds; the mean IoU with its standard deviation).
 
-    ``also``: a protocol whose mean stands in a further column, computed from the same confusion matrices.
+    ``also``: a protocol whose mean is given in a further column, computed from the same confusion matrices.
     """
     short_names = paper.short_names
     further = [f"mIoU ({also})"] if also else []
@@ -132,7 +132,7 @@ def _mean_iou_of(scores: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def sweep(name: str, setting: str, symbol: str, paper_values: Mapping[float, float], description: str) -> None:
-    """Tables 3 and 4: ``sean`` from SYNTHIA with one setting at the paper's values, beside the paper's mean IoU."""
+    """Tables 3 and 4: ``sean`` from SYNTHIA with one setting at the paper's values, under the paper's mean IoU."""
     flags = parser(description)
     flags.set_defaults(seeds=[0])
     args = flags.parse_args()
@@ -159,10 +159,10 @@ def sweep(name: str, setting: str, symbol: str, paper_values: Mapping[float, flo
 
 
 def notes(results: Results, caveats: Sequence[str]) -> str:
-    """What stands under a table: what all our scores have in common, and the caveats.
+    """Notes under a table: what all our scores have in common, and the caveats.
 
     Raises:
-      UserError: the scores are unlike in more than how their checkpoint was chosen.
+      UserError: the scores differ in more than how their checkpoint was selected, so they are not comparable.
     """
     scores = [
         s for seeds in results.values() for f in seeds.values() for by in f["scores"].values() for s in by.values()

@@ -1,13 +1,14 @@
-"""Figure 3: input, ground truth, without adaptation, adapted; Figure 1 is its first row. GTA-5 → Cityscapes.
+"""Figure 3: input, ground truth, without adaptation, adapted (Figure 1 is its first row). GTA-5 → Cityscapes.
 
     python experiments/figure3.py --source_dir=GTA5 --cityscapes_dir=CITYSCAPES --init_weights=vgg16.pth
 
-The networks are the teachers of table2.py's trainings (the first of --seeds), which are made if they are missing.
-Writes figure3.png: four images spread over the validation split.
+Uses the teachers of table2.py's runs (the first of --seeds), which are trained if they are missing. Writes
+figure3.png: four images spread over the validation split.
 
-Cost: nothing after table2.py; without it two trainings of 150,000 steps, one to two hours on one H100.
-Expected: road and sidewalk that the network without adaptation tears up are whole again after it.
---scale=smoke draws it of networks that have learned nothing, on the embedded minicity.
+Cost: almost nothing after table2.py; otherwise two training runs of 150,000 steps, one to two hours on one H100 by a
+prototype's step times.
+Expected: adaptation repairs road and sidewalk. Nobody has run this command on the real data yet.
+--scale=smoke draws predictions of networks that have learned nothing, on the bundled synthetic data set.
 """
 
 import pathlib

@@ -2,13 +2,13 @@
 
     python experiments/figure4.py --source_dir=RAND_CITYSCAPES --cityscapes_dir=CITYSCAPES --init_weights=vgg16.pth
 
-Two trainings, of 500 and of 1,500 steps, whose first 500 are the same: the learning rate is constant. Writes
+Two training runs, of 500 and of 1,500 steps, whose first 500 are the same because the learning rate is constant. Writes
 figure4.png: four images spread over the validation split, attention from blue (0) to red (1).
 
-Cost: 2,000 steps, a minute or two on one H100.
-Expected: the paper sees attention on the road first, later on wider regions, least of all on the sky. Nobody has run
-this command on the real data yet.
---scale=smoke draws it after two and four steps on the embedded minicity.
+Cost: 2,000 steps, a minute or two on one H100 by a prototype's step times.
+Expected: in the paper, attention is high on the road first, later on wider regions, and lowest on the sky. Nobody has
+run this command on the real data yet.
+--scale=smoke draws attention after two and four steps on the bundled synthetic data set.
 """
 
 import pathlib

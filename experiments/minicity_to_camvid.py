@@ -1,17 +1,17 @@
-"""minicity → CamVid by daylight: from drawn to real images, the paper's own direction.
+"""minicity → CamVid by daylight: from synthetic to real images, as in the paper.
 
     python experiments/minicity_to_camvid.py --camvid_dir=CAMVID
 
-The source is the embedded minicity in its game look (300 drawn scenes, labels in CamVid's 11 classes), the target the
-517 daylight frames of CamVid, whose labels no method but the oracle reads. Scored on the 60 daylight frames day_val,
-and on dusk_train. The oracle is camvid_day_to_dusk.py's `source_only`: the same budget on the target's own labels.
-(day_val lies between the frames of day_train: optimistic for whoever trained on those, with labels or without.)
-Settings and scales are those of camvid.py; learning rate and schedule were chosen for CamVid by daylight, not for
-minicity. The last checkpoint counts.
+The source is the bundled data set minicity_game (300 synthetic scenes, labels in CamVid's 11 classes). The target is
+the 517 daylight frames of CamVid, whose labels only the oracle row (target-supervised) reads: it is `source_only` of
+camvid_day_to_dusk.py, the same budget on the target's own labels. Scores are on the 60 daylight frames day_val and on
+dusk_train. (day_val lies between the frames of day_train, so it is optimistic for methods that trained on those, with
+or without labels.) Settings and scales are those of camvid.py; learning rate and schedule were chosen for CamVid by
+daylight, not for minicity. The last checkpoint counts.
 
-Cost: --scale=cpu (thinned network, 160x120) two to three minutes a training on two cores, 12 trainings;
---scale=gpu (full network, 480x352, bfloat16) is meant for one H100 and was not run yet.
-Expected: everything far below the oracle. The measured table stands in experiments/README.md.
+Cost: --scale=cpu (width multiplier 1/8, 160x120) takes two to three minutes per training run on two cores, 12 runs;
+--scale=gpu (full network, 480x352, bfloat16) is for one H100 and has not been run.
+Expected: every method is far below the oracle row. experiments/README.md has the measured table.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""What the paper reports (Tables 1 to 4, IoU in percent, VGG-16), and what must be known to read it."""
+"""The paper's results (Tables 1 to 4, IoU in percent, VGG-16), and notes for reading them."""
 
 # The paper's short names of Cityscapes' classes, in the order of its tables.
 CLASSES_19 = {

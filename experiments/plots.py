@@ -1,4 +1,4 @@
-"""Plots of results, for people; the numbers stand in the JSON beside them."""
+"""Plots of results; the numbers are in the JSON files beside them."""
 
 import pathlib
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from study import Results, mean_ious, networks_of
 
-COLORS = ("#d55e00", "#0072b2", "#009e73")  # the network that counts first; the colour-blind can tell them apart
+COLORS = ("#d55e00", "#0072b2", "#009e73")  # the network that counts first; distinguishable for the colour-blind
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], file: pathlib.Path) -> None:
-    """A PNG of pictures (RGB uint8) in rows and columns, a title above each column."""
+    """Writes a PNG of pictures (RGB uint8) in rows and columns, with a title above each column."""
     height, width = rows[0][0].shape[:2]
     figure = Figure(figsize=(3.2 * len(titles), 3.2 * len(rows) * height / width + 0.4), layout="constrained")
     all_axes = figure.subplots(len(rows), len(titles), squeeze=False)
@@ -27,7 +27,7 @@ def grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], file: path
 
 
 def dots(results: Results, scored: str, file: pathlib.Path) -> None:
-    """A PNG: a line a row with a dot for each seed's mean IoU on ``scored``, and a bar at the seeds' mean."""
+    """Writes a PNG with one line per row: a dot for each seed's mean IoU on ``scored``, a bar at their mean."""
     rows = list(results)
     figure = Figure(figsize=(7, 0.8 + 0.45 * len(rows)), layout="constrained")
     axes = figure.add_subplot()

@@ -1,14 +1,14 @@
-"""Shows that a run is reproducible and resumable to the bit.
+"""Shows that runs repeat and resume bitwise.
 
     python experiments/reproducibility.py
 
-Trains minicity_game → minicity_camera with a thin network five times: twice undisturbed with one seed, once with
-SIGKILL at a random moment after a checkpoint and the same command again, once with SIGTERM likewise, once with another
-seed. Then compares metrics.jsonl byte by byte and every parameter of student, teacher and optimiser bit by bit.
-On a GPU the runs ask for deterministic kernels (--deterministic).
+Trains minicity_game → minicity_camera with a narrow network five times: twice undisturbed with one seed, once killed by
+SIGKILL at a random moment after a checkpoint and resumed, once stopped by SIGTERM and resumed, and once with another
+seed. Then compares metrics.jsonl byte by byte, and every parameter and optimiser state bit by bit. On a GPU the runs
+ask for deterministic kernels (--deterministic).
 
 Cost: about three minutes on two CPU cores.
-Expected: three lines that say "equal", one "different"; exit code 1 otherwise.
+Expected: three lines that say "equal" and one that says "different"; otherwise exit code 1.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def train(workdir: pathlib.Path, seed: int) -> None:
 
 
 def interrupted(workdir: pathlib.Path, seed: int, how: signal.Signals) -> None:
-    """Starts a run, signals it once it has a checkpoint, and starts the same command again."""
+    """Starts a run, sends it a signal once it has a checkpoint, and runs the same command again."""
     process = subprocess.Popen(command(workdir, seed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(workdir.glob("checkpoints/[0-9]*")):
         time.sleep(0.02)
@@ -54,7 +54,7 @@ def same_metrics(a: pathlib.Path, b: pathlib.Path) -> bool:
 
 
 def same_state(a: pathlib.Path, b: pathlib.Path) -> bool:
-    """Whether the last checkpoints hold the same bits: step, student, teacher, optimiser."""
+    """Whether the last checkpoints hold the same bits: step, networks, optimiser."""
     import jax
     import numpy as np
 

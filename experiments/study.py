@@ -1,8 +1,8 @@
-"""What the experiments share: trainings that are made once and resumed, their scores, and files of results.
+"""What the experiments share: training runs, their scores, and files of results.
 
-Everything runs in one process, so that the libraries are loaded once; each training has a run directory of its own
-under ``--runs``, named after what distinguishes it. A training that is there is not made again, one that was
-interrupted goes on, and experiments that ask for the same training share it.
+Everything runs in one process, so that the libraries are loaded once. Each training run has its own directory under
+``--runs``, named after what distinguishes it. Finished runs are reused, interrupted ones are resumed, and experiments
+that need the same run share it.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from sean_jax.run.trained import TrainedNetwork, network_names, open_network
 from sean_jax.scoring.scorer import Scorer
 
 Settings = Mapping[str, Any]  # fields of sean_jax.config.Config
-Scores = dict[str, dict[str, Any]]  # by network, what sean_jax.scoring.scorer says of it
-Results = dict[str, dict[int, dict[str, Any]]]  # by row and seed: scores by scored set, and the share of kept pixels
+Scores = dict[str, dict[str, Any]]  # by network, the scores of sean_jax.scoring.scorer
+Results = dict[str, dict[int, dict[str, Any]]]  # by row and seed: scores by scored set, and the mask ratio
 
 
 def arguments(description: str, scales: Iterable[str], **flags: Any) -> argparse.ArgumentParser:
-    """The flags of every experiment; ``flags`` are further ones by name: a default, or what argparse takes."""
+    """A parser with the flags of every experiment and further ones by name: a default, or argparse's options."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     scales = list(scales)
     parser.add_argument("--scale", choices=scales, default=scales[0])
@@ -50,11 +50,11 @@ def arguments(description: str, scales: Iterable[str], **flags: Any) -> argparse
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Trainings that have most settings in common, and what each of them is scored on.
+    """Training runs that share most settings, and what each of them is scored on.
 
     Attributes:
       runs: folder of the run directories.
-      settings: what all trainings share.
+      settings: those that all runs share.
       scored: name → arguments of :func:`sean_jax.run.score.open_scorer` (dataset, dataset_dir, split).
       protocol: of the scores.
     """
@@ -65,7 +65,7 @@ class Study:
     protocol: str = "all"
 
     def train(self, name: str, seed: int, settings: Settings) -> pathlib.Path:
-        """The directory of a finished training; ends the process if it is stopped by SIGTERM."""
+        """Trains or resumes a run and returns its directory; exits if SIGTERM stops it."""
         workdir = self.runs / f"{name}-seed{seed}"
         print(f"\n=== {workdir}", flush=True)
         given = {key: value for key, value in {**self.settings, **settings, "seed": seed}.items() if value is not None}
@@ -75,7 +75,7 @@ class Study:
         return workdir
 
     def score(self, workdir: pathlib.Path, scored: str) -> Scores:
-        """Scores of a run's networks on a scored set, computed once and kept in the run directory; the first counts."""
+        """Scores of a run's networks on a scored set, computed once and kept in its directory; the first counts."""
         file = workdir / "scores" / f"{scored}.json"
         if file.exists():
             return json.loads(file.read_text())
@@ -87,7 +87,7 @@ class Study:
         return found
 
     def open(self, workdir: pathlib.Path, scored: str) -> tuple[Scorer, Any]:
-        """What draws predictions on a scored set, and the parameters of the run's network that counts."""
+        """A scorer that predicts on a scored set, and the parameters of the run's network that counts."""
         network = open_network(str(workdir))
         return self._scorer(network, scored), network.params
 
@@ -96,7 +96,7 @@ class Study:
         return open_scorer(network, **self.scored[scored], **where)
 
     def result(self, name: str, seed: int, settings: Settings) -> dict[str, Any]:
-        """Of one training: scores by scored set, and the share of kept pixels in the last line of its metrics."""
+        """Scores of one training run by scored set, and the mask ratio in the last line of its metrics."""
         workdir = self.train(name, seed, settings)
         scores = {scored: self.score(workdir, scored) for scored in self.scored}
         lines = read_lines(workdir / "metrics.jsonl")
@@ -104,11 +104,11 @@ class Study:
         return {"scores": scores, "kept_pixels": kept[-1] if kept else None}
 
     def results(self, rows: Mapping[str, Settings], seeds: Sequence[int], trained: Mapping[str, str]) -> Results:
-        """Of all rows; seed by seed, so that an early stop leaves complete comparisons.
+        """Results of all rows, seed by seed, so that an early stop leaves complete comparisons.
 
         Args:
           rows: row name → its own settings.
-          trained: row name → name of its training, where that differs.
+          trained: row name → name of its training run, where that differs.
         """
         found: Results = {row: {} for row in rows}
         for seed in seeds:
@@ -124,21 +124,21 @@ def networks_of(results: Results, row: str) -> list[str]:
 
 
 def mean_ious(results: Results, row: str, scored: str, network: str) -> list[float]:
-    """In percent, a number a seed."""
+    """Mean IoU in percent of each seed."""
     return [found["scores"][scored][network]["mean_iou"] for found in results[row].values()]
 
 
 def seed_spread(values: Sequence[float], sign: str = "") -> str:
-    """``mean ± sample standard deviation``, or the number itself if there is one; ``sign``: ``+`` for differences."""
+    """``mean ± sample standard deviation``, or the number if there is only one; ``sign``: ``+`` for differences."""
     mean = f"{statistics.mean(values):{sign}.1f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def seeds_table(results: Results, scored: Sequence[str], held_out_from: Mapping[str, Sequence[str]] = {}) -> str:
-    """Markdown: a line a row and network, mean ± standard deviation (and each seed's) by scored set.
+    """A Markdown table with a line per row and network: mean ± standard deviation (and each seed's) by scored set.
 
     Args:
-      held_out_from: row → scored sets that it was trained on the labels of, which are no scores of it.
+      held_out_from: row → scored sets whose labels it was trained on, on which it gets no score.
     """
     lines = [" | ".join(["| method", "network", *scored, "kept pixels |"]), "| --- " * (3 + len(scored)) + "|"]
     for row, seeds in results.items():
@@ -155,7 +155,7 @@ def seeds_table(results: Results, scored: Sequence[str], held_out_from: Mapping[
 
 
 def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str:
-    """Further lines of :func:`seeds_table`: one row minus another, seed by seed, which takes the seeds' spread out."""
+    """More lines for :func:`seeds_table`: one row minus another, seed by seed, which removes the seed spread."""
     lines = []
     for one, other in pairs:
         for network in networks_of(results, one):
@@ -172,7 +172,7 @@ def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[s
 
 
 def write(out: pathlib.Path, table: str, results: Any, **facts: Any) -> None:
-    """``out``.md with the table and ``out``.json with the numbers behind it, and on what they were measured."""
+    """Writes ``out``.md with the table and ``out``.json with its numbers, hardware and versions."""
     record = {
         **facts,
         "hardware": hardware(),
@@ -186,7 +186,7 @@ def write(out: pathlib.Path, table: str, results: Any, **facts: Any) -> None:
 
 
 def small(results: Results) -> Any:
-    """Of results what is worth committing: mean and per-class IoU to two decimals, no confusion matrices."""
+    """Results without confusion matrices: mean and per-class IoU to two decimals."""
 
     def of(scores: dict[str, Any]) -> dict[str, Any]:
         iou = {name: None if value is None else round(value, 2) for name, value in scores["iou"].items()}
@@ -214,7 +214,7 @@ def hardware() -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Calls an experiment; bad input and Ctrl-C end it in one line, as they do the commands."""
+    """Calls an experiment; bad input and Ctrl-C end it with one line, as in the commands."""
     cli.quiet()
     compilation_cache.enable()
     try:

@@ -1,15 +1,15 @@
-"""Table 1: SYNTHIA → Cityscapes, 16 classes. SEAN beside its own network without adaptation, and the paper's rows.
+"""Table 1: SYNTHIA → Cityscapes, 16 classes. SEAN and source-only of the same network, beside the paper's rows.
 
     python experiments/table1.py --source_dir=RAND_CITYSCAPES --cityscapes_dir=CITYSCAPES --init_weights=vgg16.pth
 
-Makes the trainings that are missing (source_only and sean, three seeds; --preset=paper reference for both readings of
-the paper), scores them on the 500 validation images under protocol 16, with the mean over 13 classes beside it
-(protocol 13-of-16), and writes table1.md and table1.json. Interrupted, the same command goes on.
+Runs whatever training is missing (source_only and sean, three seeds; `--preset paper reference` for both readings of
+the paper), scores on the 500 validation images under protocol 16, with the mean over 13 classes beside it (protocol
+13-of-16), and writes table1.md and table1.json. It can be interrupted and rerun.
 
-Cost: a training is 56,000 steps. By the step times of a prototype on one H100 (bfloat16 11 ms, TF32 25 ms; this code
-was not timed there) sean takes ten to twenty-five minutes, source_only less; all of it one and a half to two hours.
-Expected: sean 36 to 38 (what the authors' README and the paper say; nobody has run this command on the real data yet).
---scale=smoke runs all of it on the embedded minicity in a minute or two; its numbers mean nothing.
+Cost: 56,000 steps per training run. By the step times of a prototype on one H100 (bfloat16 11 ms, TF32 25 ms; this code
+was not timed there) sean takes ten to twenty-five minutes, source_only less; all runs one and a half to two hours.
+Expected: sean 36 to 38 (the authors' README and the paper). Nobody has run this command on the real data yet.
+--scale=smoke runs everything on the bundled synthetic data set in a minute or two; its numbers mean nothing.
 """
 
 import cityscapes

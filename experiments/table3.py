@@ -2,13 +2,13 @@
 
     python experiments/table3.py --source_dir=RAND_CITYSCAPES --cityscapes_dir=CITYSCAPES --init_weights=vgg16.pth
 
-Makes the trainings that are missing (five values, one seed unless --seeds says otherwise; lambda 0.3 is table1.py's
-training), scores them as table1.py does, and writes table3.md and table3.json. Interrupted, the same command goes on.
+Runs whatever training is missing (five values, one seed unless --seeds is given; lambda 0.3 is table1.py's run), scores
+as table1.py does, and writes table3.md and table3.json. It can be interrupted and rerun.
 
-Cost: five trainings of 56,000 steps, by a prototype's step times one to two hours on one H100.
-Expected: the paper's best is 37.5 at 0.3, and weights above 1 cost 13 points and more. Nobody has run this command on
-the real data yet.
---scale=smoke takes two of the values, on the embedded minicity; its numbers mean nothing.
+Cost: five training runs of 56,000 steps, by a prototype's step times one to two hours on one H100.
+Expected: the paper's best is 37.5 at 0.3, and weights above 1 cost 13 points and more. Nobody has run this command
+on the real data yet.
+--scale=smoke runs two of the values on the bundled synthetic data set; its numbers mean nothing.
 """
 
 import cityscapes

@@ -1,12 +1,12 @@
-"""Runs every benchmark in turn, each in a process of its own, and prints one table with the ratios.
+"""Runs the benchmarks of step and evaluation, each in its own process, and prints their results with ratios to PyTorch.
 
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --out=benchmarks.json      one GPU, about 40 minutes
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 5 minutes
 
 TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out.
 measure.py times both frameworks in the same way after a warm-up: steps queued with one synchronisation at the end
-(median of three repeats), and steps that are each waited for (median). PyTorch's best variant counts. A case that
-fails or runs out of memory is reported, and the others go on. --preset=paper times the paper's network.
+(median of three repeats), and steps that are each waited for (median). PyTorch's best variant is compared. A case that
+fails or runs out of memory is reported, and the others continue. --preset=paper times the paper's network.
 """
 
 import argparse
@@ -38,7 +38,7 @@ GPU_MEMORY = [(precision, batch) for precision in ("bfloat16", "tf32") for batch
 
 
 def run(python: str, script: str, flags: list[str]) -> Record:
-    """One benchmark in its own process; ``{"failed": …}`` if it ends with an error."""
+    """Runs one benchmark in its own process; ``{"failed": …}`` if it ends with an error."""
     command = [python, str(HERE / script), "--json", *flags]
     print("…", script, *flags, file=sys.stderr, flush=True)
     # Huge pages on a CPU, for both frameworks; see train_step.py.
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def memory_table(preset: list[str], found: list[Record]) -> None:
-    """Peak memory and ms by precision and batch size, with and without the options that save memory."""
+    """Prints peak memory and ms by precision and batch size, with and without the options that save memory."""
     print("\nmemory (batch per domain)", flush=True)
     for precision, batch in GPU_MEMORY:
         savers = {"": [], ", remat": ["--remat"], ", in 4 parts": ["--accumulate=4"]}
@@ -144,7 +144,7 @@ def pmap_over_jit(case: list[str], found: list[Record]) -> None:
 
 
 def starts(case: list[str], found: list[Record]) -> None:
-    """Time from the process's start to the end of its first step, with an empty and with a filled cache."""
+    """Prints the time from the process's start to the end of its first step, with an empty and with a filled cache."""
     print("\nstart (compilation cache)", flush=True)
     folder = tempfile.mkdtemp()
     try:

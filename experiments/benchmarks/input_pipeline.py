@@ -42,7 +42,7 @@ GTA5_IMAGES = 24_966
 
 
 def best(action: Callable[..., Any], *arguments: Any, seconds: float = 0.5) -> float:
-    """Core-seconds of the fastest of the calls that fit in the time; those of this thread, whatever else runs."""
+    """Core-seconds of this thread for the fastest of the calls that fit in the time."""
     fastest, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.thread_time()
@@ -95,7 +95,7 @@ def decoders(name: str, shape: tuple[int, ...]) -> dict[str, Callable[[bytes], n
 
 
 def encodings(images: list[np.ndarray], labels: list[np.ndarray]) -> None:
-    """One thread: what is stored, and how fast it becomes pixels again."""
+    """One thread: size of each encoding, and the rate of decoding it."""
     rows = []
     for name, encode in encoders().items():
         times, sizes = {}, {}
@@ -122,7 +122,7 @@ def encodings(images: list[np.ndarray], labels: list[np.ndarray]) -> None:
 
 
 def stages(prepared: PreparedSet, mapping: np.ndarray) -> None:
-    """One thread: what happens to an image and its label, one after the other."""
+    """One thread: the stages that an image and its label pass through."""
     record = prepared.read(0)
     image, label = (np.asarray(Image.open(io.BytesIO(record[key]))) for key in ("image", "label"))  # type: ignore
     by_tensorflow = decoders("PNG", image.shape)["TensorFlow"]
@@ -144,7 +144,7 @@ def stages(prepared: PreparedSet, mapping: np.ndarray) -> None:
 
 
 def rate(batches: Iterator[Any], warm_up: int, count: int) -> tuple[float, float]:
-    """Items per second, and per core-second, after the warm-up."""
+    """Items per second and per core-second, after a warm-up."""
     for _ in range(warm_up):
         next(batches)
     wall, cpu = time.perf_counter(), time.process_time()

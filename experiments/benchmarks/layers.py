@@ -1,10 +1,10 @@
-"""Times each convolution's forward pass and both gradients alone, plainly and with Winograd's tiles.
+"""Times each convolution's forward pass and both gradients alone, with XLA's convolutions and with Winograd's tiles.
 
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 python experiments/benchmarks/layers.py
 
-Prints a row for each layer of the reference network at 128x256, batch 2, float32: its GFLOP; the milliseconds of the
-forward pass, the input's gradient and the kernel's gradient as XLA computes them plainly; the same three as computed
-on a CPU here.
+Prints a row for each layer of the reference network at 128x256, batch 2, float32: its GFLOP, then the milliseconds of
+the forward pass, the input's gradient and the kernel's gradient with XLA's convolutions ("plain"), and the same three
+with this project's CPU implementation ("here").
 """
 
 import functools

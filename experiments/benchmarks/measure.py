@@ -1,4 +1,4 @@
-"""Shared by the benchmarks of both frameworks: the case, timing, counts of arithmetic. Imports neither framework."""
+"""What the benchmarks of both frameworks share: cases, timing, FLOP counts. Imports neither framework."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ BRANCHES = {"paper": 4, "reference": 2}
 
 
 def parse(description: str, **defaults: Any) -> argparse.Namespace:
-    """The case from the command line; a script may add flags of its own as ``name=default``."""
+    """The case from the command line; a script may add flags as ``name=default``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="reference", choices=sorted(BRANCHES))
     parser.add_argument("--height", type=int, default=512)
@@ -111,12 +111,12 @@ def seconds_since_start() -> float:
 
 
 def peak_rss_gib() -> float:
-    """The process's peak memory so far, for devices whose allocator keeps no count."""
+    """The process's peak memory so far, for devices whose allocator reports none."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def report(case: argparse.Namespace, what: str, framework: str, device: str, values: dict[str, Any]) -> None:
-    """Prints the result, for people or as one line of JSON."""
+    """Prints the result as text or as one line of JSON."""
     record = {"what": what, "framework": framework, "device": device, "python": platform.python_version()}
     record |= {k: v for k, v in vars(case).items() if k != "json"} | values
     if case.json:

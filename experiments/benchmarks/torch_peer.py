@@ -74,7 +74,7 @@ class Network(nn.Module):
 
 
 def losses(network: Any, teacher: Any, batch: dict[str, Any], settings: dict[str, Any], autocast: Any) -> Any:
-    """Equation 6 on one batch: the segmentation loss, and the consistency on what the teacher attends to."""
+    """Equation 6 on one batch: segmentation loss, and consistency loss inside the mask."""
 
     def noisy(images: Any) -> Any:
         return images + settings["noise"] * torch.randn_like(images)
@@ -96,7 +96,7 @@ def losses(network: Any, teacher: Any, batch: dict[str, Any], settings: dict[str
 
 
 def make_step(case: Any) -> tuple[Any, Any]:
-    """The step, and what waits for it."""
+    """The step, and a function that waits for it."""
     autocast = autocast_of(case)
     student = build(case)
     teacher = copy.deepcopy(student)

@@ -30,7 +30,7 @@ from sean_jax.training.parallel import AXIS, mapped_step, replicate, shard
 
 
 def make_method(case: argparse.Namespace, **settings: Any) -> Method:
-    """SEAN as the case's preset has it, on its network."""
+    """SEAN and its network with the settings of the case's preset."""
     presets = DeepLab.PRESETS.get(case.preset, {}) | SEAN.PRESETS.get(case.preset, {})
     known = {"steps": 1000, "precision": case.precision, "initialization": "scratch", "input_convention": "bgr_mean"}
     classes = tuple(f"class {i}" for i in range(case.classes))

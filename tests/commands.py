@@ -17,7 +17,7 @@ import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-_LIBRARIES = ["jax", "flax.linen", "optax", "orbax.checkpoint", "tensorflow", "tensorflow_datasets", "tensorboardX"]
+_LIBRARIES = ["tensorflow", "sean_jax.run.stages", "sean_jax.run.score"]
 _BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # and what a preparation says of itself
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -26,9 +26,9 @@ def evaluate(tmp_path, roads):
 
 
 @pytest.fixture(scope="session")
-def exported(finished, session_dir):
+def exported(finished, session_dir, tmp_path_factory):
     """The finished run's teacher as a weights file."""
-    file = session_dir / "teacher.safetensors"
+    file = tmp_path_factory.mktemp("exported") / "teacher.safetensors"
     assert commands.run(session_dir / "output", "port_weights", input=finished, output=file).code == 0
     return file
 

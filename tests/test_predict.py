@@ -28,11 +28,11 @@ def predict(tmp_path, finished):
     return run
 
 
-def test_predictions_are_those_that_are_scored(predict, tmp_path, finished, session_dir):
+def test_predictions_are_those_that_are_scored(predict, tmp_path, roads):
     """Counting the PNGs' pixels against the labels gives the confusion matrix of the run's own evaluation."""
     import json
 
-    folder = session_dir / "cityscapes"
+    folder = roads["target_dir"]
     result = predict("--overlay", "--attention", "--label_ids", input=folder / "leftImg8bit/val")
     assert (result.code, result.said()) == (0, [])
     matrix = np.zeros((19, 19), np.int64)

@@ -132,9 +132,9 @@ def test_source_only_trains_without_a_target_folder_and_another_seed_differs(fin
     assert lines(tmp_path / "run")[0]["train/loss"] != lines(finished)[0]["train/loss"]
 
 
-def test_target_labels_are_out_of_reach(finished, train, tmp_path, session_dir):
+def test_target_labels_are_out_of_reach(finished, roads, train, tmp_path):
     """Neither absent nor unreadable labels of the target's training split change anything."""
-    target = shutil.copytree(session_dir / "cityscapes", tmp_path / "cityscapes")
+    target = shutil.copytree(roads["target_dir"], tmp_path / "cityscapes")
     for number, label in enumerate(sorted((target / "gtFine/train").rglob("*.png"))):
         label.unlink() if number % 2 else label.write_bytes(b"garbage")
     assert train(workdir=tmp_path / "run", target_dir=target, data_dir=tmp_path / "data").code == 0

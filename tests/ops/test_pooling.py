@@ -61,7 +61,7 @@ def test_max_pool_is_xlas(size):
         return nn.max_pool(x, (2, 2), strides=(2, 2), padding="VALID")
 
     def weighted(pool):
-        return lambda x: jnp.sum(pool(x) * jnp.arange(1.0, 4.0))
+        return lambda x: jnp.sum(pool(x) * jnp.arange(1.0, 4.0).reshape(1, 1, 1, 3))
 
     np.testing.assert_array_equal(max_pool_2x2(x), window_max_pool_2x2(x))
     np.testing.assert_array_equal(jax.grad(weighted(max_pool_2x2))(x), jax.grad(weighted(window_max_pool_2x2))(x))

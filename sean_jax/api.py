@@ -1,32 +1,40 @@
 """The Python interface: load a trained network and apply it to images.
 
->>> network = load("runs/quick")
+>>> from sean_jax import api
+>>> network = api.load("runs/quick")
 >>> classes, maps = network(image)  # uint8 [H, W, 3] → class indices [H, W], {"attention": [H, W]}
->>> network.label_space.classes
+>>> network.label_space.classes[classes[0, 0]]
+'sky'
 """
 
 import os
 
+from sean_jax.errors import UserError
 from sean_jax.run.trained import open_network
-from sean_jax.scoring.predictor import Predictor
+from sean_jax.scoring.predictor import Predictor, Segmentation
 
-__all__ = ["Predictor", "load"]
+__all__ = ["Predictor", "Segmentation", "UserError", "load"]
 
 
 def load(path: str | os.PathLike[str], network: str | None = None, *, native_size: bool = False) -> Predictor:
     """Loads a trained network.
 
     Args:
-      path: a run directory, or a weights file that ``port_weights`` wrote (or the authors' checkpoint).
-      network: which of the run's networks; None for the one that counts.
-      native_size: whether the network sees each image at its own size, and not at the size it was trained at.
+      path: a run directory, or a weights file: one that ``port_weights`` wrote, or the authors' checkpoint.
+      network: which of the run's networks, such as "student"; None for the main one.
+      native_size: whether the network sees each image at the image's own size. If not, images are resized to the
+        size that the network was trained at. The result has the image's own size either way.
 
     Returns:
-      A function from an image to its :class:`~sean_jax.scoring.predictor.Segmentation`.
+      A function from an image to its :class:`~sean_jax.scoring.predictor.Segmentation`, which keeps its compiled
+      program: load once, and call it for each image.
 
     Raises:
-      sean_jax.errors.UserError: there is no network, or it cannot be read.
+      UserError: there is no network, or it cannot be read.
     """
-    where = {"workdir": os.fspath(path)} if os.path.isdir(path) else {"weights_file": os.fspath(path)}
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise UserError(f"{path} does not exist; expected a run directory or a weights file")
+    where = {"workdir": path} if os.path.isdir(path) else {"weights_file": path}
     trained = open_network(network=network, **where)
     return Predictor(trained.experiment, trained.params, native_size=native_size)

@@ -1,7 +1,10 @@
-"""``python -m sean_jax.evaluate``: scores a run or a weights file on a labelled data set.
+"""Scores a trained network on a labelled data set.
 
-``--from=scores.json`` (a file that ``--out`` wrote) computes the scores of ``--protocol`` from the stored confusion
-matrix, without the network and the images. Repeat ``--from`` to print a table.
+    python -m sean_jax.evaluate --workdir=runs/gta5 --out=scores.json
+
+The data set is the run's target unless --dataset names another. --from=scores.json, a file that --out wrote, computes
+the scores of --protocol from the stored confusion matrix, without the network and the images; repeat --from to print
+a table.
 """
 
 import pathlib
@@ -20,26 +23,47 @@ from sean_jax.scoring.protocols import PROTOCOLS
 from sean_jax.scoring.scorer import describe
 from sean_jax.scoring.stored import rescore, score_table
 
-WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
-WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
-NETWORK = flags.DEFINE_string("network", None, "which of the run's networks; default: the one that counts")
-DATASET = flags.DEFINE_string("dataset", None, "built-in data set or TOML file; default: the run's target")
-DATASET_DIR = flags.DEFINE_string("dataset_dir", None, "its folder; default: the run's, if it is the run's target")
-SPLIT = flags.DEFINE_string("split", None, "labelled split; default: the data set's own")
-PROTOCOL = flags.DEFINE_enum("protocol", "all", list(PROTOCOLS), "which classes the mean is over")
+_NETWORK, _DATA, _SCORES, _STORED = "Network", "Data", "Scores", "Stored scores"
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory", module_name=_NETWORK)
+WEIGHTS = flags.DEFINE_string("weights", None, "weights file, instead of --workdir", module_name=_NETWORK)
+NETWORK = flags.DEFINE_string(
+    "network", None, "which of the run's networks; default: the main one", module_name=_NETWORK
+)
+HEIGHT = flags.DEFINE_integer(
+    "height", None, "input height in pixels; default: the height trained at", lower_bound=16, module_name=_NETWORK
+)
+WIDTH = flags.DEFINE_integer(
+    "width", None, "input width in pixels; default: the width trained at", lower_bound=16, module_name=_NETWORK
+)
+PRECISION = flags.DEFINE_enum(
+    "precision", None, ["float32", "tf32", "bfloat16"], "arithmetic; default: the run's", module_name=_NETWORK
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per device", lower_bound=1, module_name=_NETWORK)
+DATASET = flags.DEFINE_string(
+    "dataset", None, "built-in data set or TOML file; default: the run's target", module_name=_DATA
+)
+DATASET_DIR = flags.DEFINE_string(
+    "dataset_dir", None, "its folder, as downloaded; default: the run's, if it is the run's target", module_name=_DATA
+)
+SPLIT = flags.DEFINE_string("split", None, "labelled split; default: the data set's own", module_name=_DATA)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "where prepared data are kept; default: the run's or $SEAN_JAX_DATA_DIR", module_name=_DATA
+)
+LOADER = flags.DEFINE_enum("loader", None, ["tf_data", "grain"], "input engine", module_name=_DATA)
+PROTOCOL = flags.DEFINE_enum("protocol", "all", list(PROTOCOLS), "which classes the mean is over", module_name=_SCORES)
+OUT = flags.DEFINE_string("out", None, "JSON file to write the scores to", module_name=_SCORES)
 FROM = flags.DEFINE_multi_string(
-    "from", None, "compute scores from the confusion matrix in this scores.json; repeat to print a table"
+    "from",
+    None,
+    "use the confusion matrix in this scores.json, not a network; repeat to print a table",
+    module_name=_STORED,
 )
 MIXED = flags.DEFINE_bool(
-    "mixed", False, "with several --from: allow scores that are not comparable in one table, each labelled"
+    "mixed",
+    False,
+    "with several --from: allow scores that are not comparable in one table, each labelled",
+    module_name=_STORED,
 )
-OUT = flags.DEFINE_string("out", None, "write the scores to this file as JSON")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
-LOADER = flags.DEFINE_enum("loader", None, ["tf_data", "grain"], "input engine")
-HEIGHT = flags.DEFINE_integer("height", None, "input size in pixels; default: the size trained at", lower_bound=16)
-WIDTH = flags.DEFINE_integer("width", None, "input size in pixels; default: the size trained at", lower_bound=16)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images per device", lower_bound=1)
-PRECISION = flags.DEFINE_enum("precision", None, ["float32", "tf32", "bfloat16"], "arithmetic; default: the run's")
 
 
 def main() -> None:
@@ -67,7 +91,7 @@ def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
     print(describe(scores))
     print(format_table(scores))
     if scores["absent"]:
-        print(f"  not in the mean, since neither labelled nor predicted: {', '.join(scores['absent'])}")
+        print(f"  not in the mean, because neither labelled nor predicted: {', '.join(scores['absent'])}")
     if out:
         write_json(out, scores)
 

@@ -1,10 +1,10 @@
-"""Converts weights: PyTorch's, safetensors', NumPy's or a run's in, safetensors or NumPy out.
+"""Converts weights from PyTorch, safetensors, NumPy or a run to safetensors or NumPy.
 
     python -m sean_jax.port_weights --input=vgg16-397923af.pth --output=vgg16.safetensors
     python -m sean_jax.port_weights --input=runs/gta5 --output=sean.npz --network=student
 
-The tensors come out under the authors' names and in PyTorch's layout. No PyTorch is needed, and nothing in a file is
-executed. VGG-16's 13 convolutions alone, from torchvision, timm or fcn8s_from_caffe, serve as ``--init_weights``.
+The output has the names and the layout of the authors' PyTorch code. PyTorch is not needed, and nothing in the input is
+executed. Of VGG-16 (torchvision, timm or fcn8s_from_caffe) the 13 convolutions are kept, for ``train --init_weights``.
 """
 
 from pathlib import Path
@@ -18,11 +18,10 @@ from sean_jax.run.trained import read_run
 
 
 def define_flags() -> None:
-    """Defines the command's flags; not on import, where they would meet other commands' of the same name."""
-    flags.DEFINE_string("input", None, ".pth, .pt, .safetensors or .npz file, or a run directory.")
-    flags.DEFINE_string("output", None, ".safetensors or .npz file to write.")
-    flags.DEFINE_string("network", None, "which of a run's networks; default: the one that counts")
-    flags.mark_flags_as_required(["input", "output"])
+    """Defines the command's flags; not on import, since other modules import :func:`port` and have such flags too."""
+    flags.DEFINE_string("input", None, ".pth, .pt, .safetensors or .npz file, or a run directory", required=True)
+    flags.DEFINE_string("output", None, ".safetensors or .npz file to write", required=True)
+    flags.DEFINE_string("network", None, "which of the run's networks; default: the main one")
 
 
 def port(source: str, output: str, network: str | None = None) -> weights.Report:
@@ -31,19 +30,19 @@ def port(source: str, output: str, network: str | None = None) -> weights.Report
     Args:
       source: a file that :func:`sean_jax.weights.read` takes, or a directory with ``config.json`` and ``checkpoints/``.
       output: ``.safetensors`` or ``.npz``; overwritten.
-      network: which of a run's networks; None for the one that counts.
+      network: which of a run's networks; None for the main one.
 
     Returns:
       Which tensors were loaded, missing and unexpected.
 
     Raises:
-      UserError: weights that cannot be read or are not SEAN's or VGG-16's, or an output that cannot be written.
+      UserError: the weights cannot be read or are neither SEAN's nor VGG-16's, or the output cannot be written.
     """
     weights.check_output(output)
     if Path(source).is_dir():
         file = _read_run(source, network)
     elif network is not None:
-        raise UserError(f"--network={network} chooses one of a run's networks, and {source} is no run directory")
+        raise UserError(f"--network={network} chooses one of a run's networks, but {source} is not a run directory")
     else:
         file = weights.read(source)
     tensors, report = weights.sean_tensors(file)
@@ -59,7 +58,7 @@ def _read_run(workdir: str, network: str | None) -> weights.WeightsFile:
 
 
 def main() -> None:
-    """Reads the flags, converts and prints what became of each tensor."""
+    """Converts the weights and prints which tensors were loaded, missing and unexpected."""
     flag = flags.FLAGS
     report = port(flag.input, flag.output, flag.network)
     print(f"{flag.input}: {report}\nwrote {flag.output}", flush=True)

@@ -1,12 +1,14 @@
-"""``python -m sean_jax.predict``: segments images of any size; no labels are needed."""
+"""Segments images of any size with a trained network.
 
-import contextlib
-import glob
+    python -m sean_jax.predict --workdir=runs/gta5 --input=photos --output=results --overlay
+
+For each image, it writes a PNG file of class indices with a palette of the classes' colours, and what the flags under
+Results add. With a folder as input, the results keep its structure.
+"""
+
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -16,37 +18,41 @@ from tqdm import tqdm
 from sean_jax import atomic
 from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache
-from sean_jax.data import image_files as labels
 from sean_jax.data.catalogue import load_dataset
 from sean_jax.errors import UserError
-from sean_jax.models.network import MIN_SIZE
 from sean_jax.run.trained import open_network
 from sean_jax.scoring import submission, visualize
+from sean_jax.scoring.input_images import Job, check_image, find_images, read_image
 from sean_jax.scoring.predictor import Predictor
 
-WORKDIR = flags.DEFINE_string("workdir", None, "run directory")
-WEIGHTS = flags.DEFINE_string("weights", None, "weights file with its metadata, instead of --workdir")
-NETWORK = flags.DEFINE_string("network", None, "which of the run's networks; default: the one that counts")
-INPUT = flags.DEFINE_string("input", None, "image file, folder (searched through) or glob pattern")
-OUTPUT = flags.DEFINE_string("output", None, "folder for the results")
-OVERLAY = flags.DEFINE_bool("overlay", False, "also write the colours blended over the image")
-ATTENTION = flags.DEFINE_bool("attention", False, "also write the attention map, from blue (0) to red (1)")
-LABEL_IDS = flags.DEFINE_bool("label_ids", False, "also write Cityscapes labelIds, as its server wants them")
-SUBMISSION = flags.DEFINE_string("cityscapes_submission", None, "zip file for Cityscapes' benchmark server")
-NATIVE_SIZE = flags.DEFINE_bool("native_size", False, "run the network at the image's own size, not the training size")
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
-
-
-class Job(NamedTuple):
-    """An image and the path of its results without their endings."""
-
-    image: pathlib.Path
-    result: pathlib.Path
-
-    def file(self, ending: str) -> pathlib.Path:
-        """The result of that ending."""
-        return self.result.with_name(self.result.name + ending)
+_NETWORK, _RESULTS = "Network", "Results"
+INPUT = flags.DEFINE_string(
+    "input", None, "image file, folder (subfolders are included) or glob pattern", module_name="Images"
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory", module_name=_NETWORK)
+WEIGHTS = flags.DEFINE_string("weights", None, "weights file, instead of --workdir", module_name=_NETWORK)
+NETWORK = flags.DEFINE_string(
+    "network", None, "which of the run's networks; default: the main one", module_name=_NETWORK
+)
+NATIVE_SIZE = flags.DEFINE_bool(
+    "native_size",
+    False,
+    "run the network at each image's own size, not at the size it was trained at",
+    module_name=_NETWORK,
+)
+OUTPUT = flags.DEFINE_string("output", None, "folder for the results", module_name=_RESULTS)
+OVERLAY = flags.DEFINE_bool(
+    "overlay", False, "also write the class colours blended over the image", module_name=_RESULTS
+)
+ATTENTION = flags.DEFINE_bool(
+    "attention", False, "also write the attention map, from blue (0) to red (1)", module_name=_RESULTS
+)
+LABEL_IDS = flags.DEFINE_bool(
+    "label_ids", False, "also write Cityscapes labelIds, which its benchmark server expects", module_name=_RESULTS
+)
+SUBMISSION = flags.DEFINE_string(
+    "cityscapes_submission", None, "zip file to write for Cityscapes' benchmark server", module_name=_RESULTS
+)
 
 
 def main() -> None:
@@ -87,84 +93,13 @@ def main() -> None:
             if archive is not None:
                 archive.writestr(names[i], submission.png(table[segment(image, submission.SIZE).classes]))
     places = " and ".join(place for place in (OUTPUT.value, SUBMISSION.value) if place)
-    print(f"{len(jobs)} image(s) segmented by {opened.origin}: {places}")
+    print(f"segmented {len(jobs)} image(s) with {opened.origin}: {places}")
     if SUBMISSION.value and len(jobs) != submission.IMAGES:
-        print(f"the server wants all {submission.IMAGES} test images; these are {len(jobs)}", file=sys.stderr)
-
-
-def find_images(pattern: str, output: pathlib.Path, endings: Sequence[str] = (".png",)) -> list[Job]:
-    """The images that ``--input`` means, with where their results go: the folder's structure is kept.
-
-    In a folder, hidden files are passed over and so is what lies in ``output``: results of an earlier call.
-
-    Args:
-      pattern: a file, a folder or a glob pattern.
-      output: folder of the results.
-      endings: what is appended to an image's name, without its own extension, for each of its results.
-
-    Raises:
-      UserError: there is none, or two would be written to one file, or one over an image.
-    """
-    path = pathlib.Path(pattern)
-    if path.is_dir():
-        root, results = path, None if output.resolve() == path.resolve() else output.resolve()
-        found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        files = sorted(p for p in found if results not in p.resolve().parents)
-    elif path.is_file():
-        root, files = path.parent, [path]
-    else:
-        files = sorted(pathlib.Path(p) for p in glob.glob(pattern, recursive=True) if pathlib.Path(p).is_file())
-        root = None
-    if not files:
-        raise UserError(
-            f"--input={pattern} names no image; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
-        )
-    jobs = [Job(p, output / (p.relative_to(root) if root else pathlib.Path(p.name)).with_suffix("")) for p in files]
-    inputs = {p.resolve() for p in files}
-    seen: dict[pathlib.Path, pathlib.Path] = {}
-    for job in jobs:
-        for ending in endings:
-            written = job.file(ending)
-            other = seen.setdefault(written, job.image)
-            if other != job.image:
-                raise UserError(f"{other} and {job.image} would both be written to {written}; predict them apart")
-            if written.resolve() in inputs:
-                raise UserError(f"--output={output} would overwrite {written}; choose another folder")
-    return jobs
-
-
-def check_image(path: pathlib.Path) -> None:
-    """Looks at a file's first bytes only, so that many can be checked before the first is segmented.
-
-    Raises:
-      UserError: it is no image that we can read, or smaller than the network bears.
-    """
-    with _image_errors(path), Image.open(path) as image:
-        width, height = image.size
-        labels.check_range(image)
-    if min(width, height) < MIN_SIZE:
-        raise UserError(f"{path} is {width}x{height} pixels; expected at least {MIN_SIZE}x{MIN_SIZE}")
-
-
-def read_image(path: pathlib.Path) -> Image.Image:
-    """An image as RGB, turned as its camera says.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    with _image_errors(path), Image.open(path) as file:
-        return labels.to_rgb(file)
-
-
-@contextlib.contextmanager
-def _image_errors(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, labels.BadFileError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); mend or remove it") from None
+        print(f"the server expects all {submission.IMAGES} test images, not {len(jobs)}", file=sys.stderr)
 
 
 def _label_id_table(classes: tuple[str, ...]) -> np.ndarray:
+    """Returns Cityscapes' labelId of each class, uint8 ``[classes]``."""
     ids = {name: label_id for label_id, name in load_dataset("cityscapes").label_ids.items()}
     unknown = [name for name in classes if name not in ids]
     if unknown:

@@ -1,13 +1,16 @@
-"""Checks a data set and builds it for training: ``python -m sean_jax.prepare --dataset=gta5 --source_dir=FOLDER``.
+"""Checks a data set and prepares it for training.
 
-It checks all files and lists those that cannot be used. Nothing is kept if there are any, unless ``--skip_bad`` leaves
-them out. Labels of the built-in data sets may be the published ones or copies in another encoding, which is detected,
-or given by ``--label_encoding``. ``train`` and ``evaluate`` follow these two flags too, until a file changes.
+    python -m sean_jax.prepare --dataset=gta5 --dataset_dir=FOLDER --report=report.json
 
-The report (``--report=report.json``) is one object: ``dataset``, ``split``, ``labels``, ``label_encoding`` (what the
-label files hold; null if unknown), ``pairs`` (the good ones), ``sizes`` (width x height → images), ``pixels`` (class →
-pixels at the labels' own size, and ``ignored``), ``faults`` (a list of ``{"file", "fault"}``, those that were left out
-included) and ``prepared`` (the folder; null if nothing was prepared).
+``train`` and ``evaluate`` prepare what they need themselves; this command does it beforehand and reports what it finds.
+It checks all files and lists those that cannot be used. If there are any, it keeps nothing, unless ``--skip_bad``
+leaves them out. The encoding of the labels is detected, or given by ``--label_encoding``. Later runs of ``train`` and
+``evaluate`` use the same encoding and leave out the same files, until a file changes.
+
+The report is a JSON object: ``dataset``, ``split``, ``labels``, ``label_encoding`` (of the label files; null if
+unknown), ``pairs`` (how many can be used), ``sizes`` (width x height → images), ``pixels`` (class → pixels at the
+labels' own size, and ``ignored``), ``faults`` (a list of ``{"file", "fault"}``, including files that were left out) and
+``prepared`` (the folder; null if nothing was prepared).
 """
 
 import json
@@ -27,20 +30,20 @@ from sean_jax.data.preparation.listing import BadFilesError
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 
-# Errors printed on the terminal.
-_SHOWN = 20
+_SHOWN = 20  # errors printed on the terminal
 _FACTS = ("label_encoding", "pairs", "sizes", "pixels")
 
 
 def main() -> None:
-    """Prepares what the flags ask for, writes the report, and fails if any file is bad and not left out."""
+    """Prepares a split and writes the report; fails if a file is bad and not left out."""
     args = flags.FLAGS
-    if args.report and not (folder := Path(args.report).expanduser().parent).is_dir():
-        raise UserError(f"--report={args.report}: the folder {folder} does not exist; create it first")
+    flag, folder = _dataset_dir(args.dataset_dir, args.source_dir)
+    if args.report and not (parent := Path(args.report).expanduser().parent).is_dir():
+        raise UserError(f"--report={args.report}: the folder {parent} does not exist; create it first")
     dataset = load_dataset(args.dataset)
     split = args.split or next(iter(dataset.splits))
     labels = args.labels or ("resized" if dataset.split(split).labels else "none")
-    source_dir = resolve_source_dir(dataset, args.source_dir, args.data_dir, args.height, args.width)
+    source_dir = resolve_source_dir(dataset, folder, args.data_dir, args.height, args.width, flag)
     report: dict[str, Any] = {"dataset": dataset.name, "split": split, "labels": labels}
     try:
         prepared = prepare(
@@ -51,6 +54,7 @@ def main() -> None:
             height=args.height,
             width=args.width,
             labels=labels,
+            flag=flag,
             label_encoding="ids" if args.label_encoding == "palette" else args.label_encoding,
             skip_bad=args.skip_bad,
         )
@@ -63,6 +67,17 @@ def main() -> None:
     facts = {name: metadata[name] for name in (*_FACTS, "faults")}
     _write_report(args.report, {**report, **facts, "prepared": str(prepared.directory)})
     print(_summary(prepared))
+
+
+def _dataset_dir(dataset_dir: str | None, source_dir: str | None) -> tuple[str, str | None]:
+    """The flag that names the data set's folder, for messages, and the folder."""
+    if source_dir is None:
+        return "--dataset_dir", dataset_dir
+    if dataset_dir not in (None, source_dir):
+        raise UserError(
+            f"--dataset_dir={dataset_dir} and --source_dir={source_dir} name two folders of one data set; give one flag"
+        )
+    return "--source_dir" if dataset_dir is None else "--dataset_dir", source_dir
 
 
 def _number(faults: list[dict[str, str]]) -> str:
@@ -106,29 +121,30 @@ def _write_report(path: str | None, report: dict[str, Any]) -> None:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("dataset", None, f"The data set: {', '.join(DATASETS)} or a .toml file.", required=True)
-    flags.DEFINE_string("source_dir", None, "Its folder, as downloaded; not needed for minicity.")
-    flags.DEFINE_string("data_dir", default_data_dir(), "Where prepared sets are kept ($SEAN_JAX_DATA_DIR).")
-    flags.DEFINE_integer("height", 512, "Height of the prepared images.", lower_bound=1)
-    flags.DEFINE_integer("width", 1024, "Width of the prepared images.", lower_bound=1)
-    flags.DEFINE_string("split", None, "Which split; default: the first, which is train.")
+    flags.DEFINE_string("dataset", None, f"data set: {', '.join(DATASETS)} or a TOML file", required=True)
+    flags.DEFINE_string("dataset_dir", None, "its folder, as downloaded; not needed for minicity")
+    flags.DEFINE_string("source_dir", None, "former name of --dataset_dir")
+    flags.DEFINE_string("data_dir", default_data_dir(), "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
+    flags.DEFINE_integer("height", 512, "height of the prepared images in pixels", lower_bound=1)
+    flags.DEFINE_integer("width", 1024, "width of the prepared images in pixels", lower_bound=1)
+    flags.DEFINE_string("split", None, "split to prepare; default: the first, which is train")
     flags.DEFINE_enum(
         "labels",
         None,
         LABEL_MODES,
-        "none: target of adaptation; resized: source; original: scoring. "
-        "Default: resized, or none where the split has no labels.",
+        "resized: for a source; none: for a target; original: for evaluation; "
+        "default: resized, or none for a split without labels",
     )
     flags.DEFINE_enum(
         "label_encoding",
         None,
         ("palette", *LABEL_ENCODINGS),
-        "The encoding of the label files, where it cannot be detected: "
+        "encoding of the label files, if it cannot be detected: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in LABEL_ENCODINGS.items())
         + "; palette: the same as ids. Setting this disables the label plausibility checks.",
     )
-    flags.DEFINE_bool("skip_bad", None, "Leave bad pairs out and list them, instead of refusing the whole set.")
-    flags.DEFINE_string("report", None, "Where to write the report, a JSON file.")
+    flags.DEFINE_bool("skip_bad", None, "leave bad files out and list them, instead of refusing the data set")
+    flags.DEFINE_string("report", None, "JSON file to write the report to")
 
 
 if __name__ == "__main__":

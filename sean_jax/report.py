@@ -1,6 +1,10 @@
-"""``python -m sean_jax.report``: one self-contained HTML page about one run, or about several side by side."""
+"""Writes a self-contained HTML page about a run: curves, scores, sample predictions and warnings.
 
-import logging
+    python -m sean_jax.report --workdir=runs/gta5
+
+Repeat --workdir to compare runs.
+"""
+
 import pathlib
 
 from absl import flags
@@ -8,6 +12,8 @@ from absl import flags
 from sean_jax import atomic
 from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
+from sean_jax.reporting.page import findings, render
+from sean_jax.reporting.rundata import load_runs
 
 WORKDIR = flags.DEFINE_multi_string("workdir", None, "run directory; repeat to compare runs")
 OUT = flags.DEFINE_string("out", None, "HTML file to write; default: report.html in the first run directory")
@@ -19,10 +25,6 @@ def main() -> None:
     out = pathlib.Path(OUT.value or pathlib.Path(WORKDIR.value[0], "report.html"))
     if OUT.value and not out.parent.is_dir():
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # hides a message about fonts
-    from sean_jax.reporting.page import findings, render
-    from sean_jax.reporting.rundata import load_runs
-
     runs = load_runs(WORKDIR.value)
     content = render(runs).encode(errors="replace")
     atomic.write(out, content)

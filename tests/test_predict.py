@@ -11,8 +11,8 @@ from PIL import Image
 
 from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.errors import UserError
-from sean_jax.predict import find_images, read_image
 from sean_jax.scoring import visualize
+from sean_jax.scoring.input_images import find_images, read_image
 
 PALETTE = LABEL_SPACES["19"].palette
 
@@ -113,7 +113,7 @@ def _nothing(folder):
         (_of_no_range, ("z.tif", "cannot be read as an image", "TIFF of mode F; expected 8 or 16 bits")),
         (_too_small, ("z.png", "15x15", "at least 16x16")),
         (_colliding, ("a.jpg", "a.png", "would both be written")),
-        (_nothing, ("names no image",)),
+        (_nothing, ("matches no image",)),
     ],
 )
 def test_a_folder_that_cannot_be_segmented_is_one_line_and_no_output(predict, tmp_path, fill, parts):
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_segmented_is_one_line_and_no_output(predict, tm
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        ({"input": "/nowhere/*.png"}, ("/nowhere/*.png", "names no image")),
+        ({"input": "/nowhere/*.png"}, ("/nowhere/*.png", "matches no image")),
         ({"input": ""}, ("--input", "--output")),
         ({"workdir": "/nowhere"}, ("--workdir=/nowhere", "config.json")),
         ({"weights": "/nowhere.npz"}, ("either --workdir", "or --weights")),

@@ -11,9 +11,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from PIL import Image
 
+from sean_jax.data import image_files
 from sean_jax.data.label_spaces import IGNORE_LABEL
+from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
 from sean_jax.models import Network, Prediction
+from sean_jax.models.network import MIN_SIZE
 from sean_jax.ops.resize import resize_bilinear
 from sean_jax.scoring.confusion import confusion_matrix
 from sean_jax.training.parallel import Devices, pmap_predict, replicate, shard
@@ -70,19 +73,38 @@ class Predictor:
         self._apply, self._enlarge = jax.jit(experiment.network().predict), jax.jit(at_size, static_argnums=1)
 
     def __call__(self, image: Image.Image | np.ndarray, size: tuple[int, int] | None = None) -> Segmentation:
-        """Classes and maps of an RGB image.
+        """Classes and maps of an image.
 
         Args:
-          image: a Pillow image of mode RGB, or uint8 ``[H, W, 3]``.
+          image: uint8 RGB ``[H, W, 3]``, or a Pillow image of any mode, which is turned as its camera says.
           size: (height, width) of the result; None for the image's own.
+
+        Raises:
+          UserError: an array of another shape or type, an image whose values have no known range, or one that is
+            too small.
         """
-        if not isinstance(image, Image.Image):
-            image = Image.fromarray(image)
+        image = _to_rgb(image)
         at = image.size if self._native_size else (self._config.width, self._config.height)
+        if min(at) < MIN_SIZE:
+            raise UserError(f"the image is {at[0]}x{at[1]} pixels; expected at least {MIN_SIZE}x{MIN_SIZE}")
         inputs = np.asarray(image.resize(at, Image.Resampling.BICUBIC))
         prediction = self._apply(self._params, inputs[None])
         found = jax.device_get(self._enlarge(prediction, size or (image.height, image.width)))
         return Segmentation(found.classes[0], {name: x[0] for name, x in found.maps.items()})
+
+
+def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
+    if isinstance(image, Image.Image):
+        try:
+            return image_files.to_rgb(image)
+        except image_files.BadFileError:
+            raise UserError(f"the Pillow image is of mode {image.mode}; expected 8 or 16 bits a channel") from None
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise UserError(
+            f"the image is an array of {array.dtype} {list(array.shape)}; expected uint8 [height, width, 3], RGB"
+        )
+    return Image.fromarray(array)
 
 
 def resize_map(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -4,6 +4,7 @@ Most of the time of the tests is XLA's. Programs are compiled without its costli
 JAX is strict: no implicit promotion of types or ranks; and every warning is an error (pyproject.toml).
 """
 
+# ruff: noqa: E402 (the environment comes before what reads it)
 import os
 import pathlib
 import shutil

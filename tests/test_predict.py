@@ -28,7 +28,7 @@ def predict(tmp_path, finished):
     return run
 
 
-def test_predictions_are_those_that_are_scored(predict, tmp_path, roads):
+def test_predictions_are_those_that_are_scored(predict, tmp_path, roads, finished):
     """Counting the PNGs' pixels against the labels gives the confusion matrix of the run's own evaluation."""
     import json
 

@@ -1,7 +1,7 @@
-"""All tests see four CPU devices; those of the commands share tiny data sets and a finished run.
+"""Fixtures of all tests, which see four CPU devices. Tests of commands share tiny data sets and a finished run.
 
-Most of their time is XLA's: what runs once or twice is compiled without its costlier passes. Commands are compiled as
-users get them, but where a test asks otherwise.
+Most of the time goes to compilation, so tests compile without XLA's expensive passes. Commands use all passes, as
+they do for users, unless a test asks otherwise.
 """
 
 import os
@@ -21,7 +21,7 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture
 def shared() -> pathlib.Path:
-    """The folder of real images and parity cases beside the checkout; tests that need it are skipped without."""
+    """The folder of real images and parity cases beside the checkout; skips the test if it is missing."""
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not there")
     return SHARED
@@ -29,11 +29,11 @@ def shared() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def session_dir(tmp_path_factory) -> pathlib.Path:
-    """A folder for what tests share; prepared data and compiled programs are kept there."""
+    """A folder that tests share, with prepared data and compiled programs."""
     folder = tmp_path_factory.mktemp("session")
     commands.CACHE["jax_compilation_cache_dir"] = str(folder / "cache")
     before = os.environ.get("SEAN_JAX_DATA_DIR")
-    os.environ["SEAN_JAX_DATA_DIR"] = str(folder / "data")  # also of processes that are forked later
+    os.environ["SEAN_JAX_DATA_DIR"] = str(folder / "data")  # inherited by processes that are forked later
     yield folder
     os.environ.pop("SEAN_JAX_DATA_DIR")
     if before is not None:
@@ -42,7 +42,7 @@ def session_dir(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def roads(session_dir) -> dict[str, object]:
-    """Flags of a training on tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps of a thin network."""
+    """Flags of a training run: tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps, a narrow network."""
     streets.gta5(session_dir / "gta5")
     streets.cityscapes(session_dir / "cityscapes")
     return {
@@ -55,7 +55,7 @@ def roads(session_dir) -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def finished(session_dir, roads) -> pathlib.Path:
-    """The directory of a finished run of ``roads``; do not write into it."""
+    """The directory of a finished run of ``roads``; do not write to it."""
     workdir = session_dir / "finished"
     result = commands.run(session_dir / "output", "train", workdir=workdir, **roads)
     assert (result.code, result.said()) == (0, [])
@@ -64,5 +64,5 @@ def finished(session_dir, roads) -> pathlib.Path:
 
 @pytest.fixture
 def run_copy(finished, tmp_path) -> pathlib.Path:
-    """A copy of the finished run, to be damaged or continued."""
+    """A copy of the finished run, which a test may change."""
     return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))

@@ -31,10 +31,10 @@ def lamp_post(rng: np.random.Generator, side: int) -> Mesh:
 def _signal(mesh: Mesh, x: float, y: float, phase: int) -> None:
     """Adds a housing of about 0.4 m by 1 m with three lamps, one of them lit: `phase` is 0 red, 1 amber, 2 green."""
     mesh.add(upright((x - 0.2, x + 0.2), (y, y + 1.05)), Label.TRAFFIC_LIGHT, M.LIGHT_BOX)
-    for place in range(3):
-        lens = [(a + x, b, 0.0) for a, b in disc(0.135, (0.0, y + 0.85 - 0.32 * place), 8)]
+    for index in range(3):
+        lens = [(a + x, b, 0.0) for a, b in disc(0.135, (0.0, y + 0.85 - 0.32 * index), 8)]
         # Lamp colours: red, amber, green, and unlit in the last quarter of the hues.
-        mesh.add(lens, Label.TRAFFIC_LIGHT, M.LAMP, 0.25 * (phase if place == phase else 3) + 0.1)
+        mesh.add(lens, Label.TRAFFIC_LIGHT, M.LAMP, 0.25 * (phase if index == phase else 3) + 0.1)
 
 
 def traffic_light(rng: np.random.Generator, side: int, phase: int) -> Mesh:

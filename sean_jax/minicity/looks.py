@@ -90,7 +90,7 @@ def noise_tile(slope: float = 1.0) -> Floats:
 
 @dataclass(frozen=True)
 class View:
-    """What lies at each pixel's centre, [h, w].
+    """Position and material at the centre of each pixel; every field is [h, w].
 
     Attributes:
         x, y, z: world coordinates, metres.

@@ -142,7 +142,7 @@ def _prepare(
     dataset: Dataset, split: str, labels: str, folder: str | None, flag: str, config: Config, progress: bool
 ) -> PreparedSet:
     assert config.data_dir is not None
-    place: dict[str, Any] = {"data_dir": config.data_dir, "flag": flag, "progress": progress}
+    options: dict[str, Any] = {"data_dir": config.data_dir, "flag": flag, "progress": progress}
     size: dict[str, Any] = {"height": config.height, "width": config.width}
-    source_dir = resolve_source_dir(dataset, folder, **place, **size)
-    return prepare(dataset, split=split, source_dir=source_dir, labels=labels, **place, **size)
+    source_dir = resolve_source_dir(dataset, folder, **options, **size)
+    return prepare(dataset, split=split, source_dir=source_dir, labels=labels, **options, **size)

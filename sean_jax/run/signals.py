@@ -29,8 +29,8 @@ def should_stop(received: list[int], may_ask: bool) -> bool:
 def stop_signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT (Ctrl-C) in a list, so that the loop can finish its step and save.
 
-    A second Ctrl-C ends the process at once. The first does not raise KeyboardInterrupt, because JAX sometimes
-    swallows one that is raised inside its callbacks.
+    A second Ctrl-C ends the process at once. The first does not raise KeyboardInterrupt, because JAX sometimes loses
+    exceptions that are raised inside its callbacks.
     """
     received: list[int] = []
 

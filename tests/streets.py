@@ -40,7 +40,7 @@ def cityscapes(root: pathlib.Path, labels: bool = True) -> pathlib.Path:
 
 
 def camvid(root: pathlib.Path) -> pathlib.Path:
-    """Writes the folders that the CamVid experiments read; dusk has all 62 frames, as the experiments split it in half."""
+    """Writes the folders that the CamVid experiments read. Dusk has all 62 frames, since the experiments split it."""
     for split, count in (("day_train", 3), ("day_val", 2), ("dusk_train", 62)):
         for i in range(count):
             image = root / split / "images" / f"0001TP_{i:06d}.jpg"

@@ -1,7 +1,7 @@
-"""Runs commands as users do, each in a process of its own.
+"""Runs commands as users do, each in its own process.
 
-The processes are forked from one that has imported the libraries (which takes seconds; nothing of JAX has run there)
-and share a cache of compiled programs. ``fresh=True`` starts Python anew, for what depends on how libraries are loaded.
+The processes share a cache of compiled programs. They are forked from a server that has imported the libraries, which
+takes seconds, but has not run JAX. ``fresh=True`` starts a new Python process, for tests that depend on imports.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _LIBRARIES = ["tensorflow", "sean_jax.run.stages", "sean_jax.run.score"]
-_BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # and what a preparation says of itself
+_BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # progress bars, and the line that announces a preparation
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -27,20 +27,20 @@ _context.set_forkserver_preload(_LIBRARIES)
 
 
 class Result(NamedTuple):
-    code: int  # negative: the signal that ended it
+    code: int  # exit code; the negative number of the signal that ended the process
     stdout: str
     stderr: str
 
     def said(self) -> list[str]:
-        """The lines on standard error but for progress bars."""
+        """The lines on standard error, without progress bars."""
         lines = (line.strip() for line in re.split(r"[\r\n]", self.stderr))
         return [line for line in lines if line and not _BAR.search(line)]
 
 
 class Command:
-    """A command under way: ``Command(folder, "train", seed=1)`` runs ``python -m sean_jax.train --seed=1``.
+    """A running command: ``Command(folder, "train", seed=1)`` starts ``python -m sean_jax.train --seed=1``.
 
-    A name that ends in ``.py`` is a script of ``experiments/``.
+    A name that ends in ``.py`` is a script in ``experiments/``.
     """
 
     def __init__(
@@ -54,8 +54,18 @@ class Command:
         optimized: bool = True,
         **flags: object,
     ):
-        """``folder``: for the output; ``file_limit``: bytes that a file may have, as if the disk were full then;
-        ``optimized``: with all of XLA's optimisations, as users have them."""
+        """Starts the command.
+
+        Args:
+          folder: receives standard output and standard error.
+          name: a command of ``sean_jax`` or a script in ``experiments/``.
+          *words: arguments.
+          devices: number of CPU devices.
+          file_limit: largest size of a file in bytes, which simulates a full disk.
+          fresh: whether to start a new Python process.
+          optimized: whether to compile with all of XLA's optimisations.
+          **flags: flags by name.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         own = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder))
         self._files = [own / "out", own / "err"]
@@ -101,7 +111,7 @@ def run(folder: pathlib.Path, name: str, *words: str, **options) -> Result:
 
 
 def assert_refused(result: Result, name: str, *parts: str, code: int = 1) -> None:
-    """The command ended with ``code`` and one line, which begins with its name and holds all ``parts``."""
+    """Asserts that the command ended with ``code`` and one line that starts with its name and contains ``parts``."""
     said = result.said()
     assert len(said) == 1, result.stderr
     assert said[0].startswith(f"sean_jax.{name}: ")
@@ -116,7 +126,7 @@ def _run(module: str, arguments: list[str], files: list[str], environment: dict,
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     os.environ.update(environment)
     os.chdir(ROOT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore it
     import jax
 
     for name, value in settings.items():

@@ -1,7 +1,7 @@
-"""Settings of all tests, and what those of the commands share: tiny data sets and a finished run.
+"""Fixtures of all tests, which see four CPU devices. Tests of commands share tiny data sets and a finished run.
 
-Most of the time of the tests is XLA's. Programs are compiled without its costlier passes, once for all test processes.
-JAX is strict: no implicit promotion of types or ranks; and every warning is an error (pyproject.toml).
+Most of the time goes to compilation, so tests compile without XLA's expensive passes and share compiled programs.
+Commands use all passes, as they do for users, unless a test asks otherwise. JAX promotes neither types nor ranks.
 """
 
 # ruff: noqa: E402 (the environment comes before what reads it)
@@ -37,7 +37,7 @@ def pytest_unconfigure(config) -> None:
 
 @pytest.fixture
 def shared() -> pathlib.Path:
-    """The folder of real images and parity cases beside the checkout; tests that need it are skipped without."""
+    """The folder of real images and parity cases beside the checkout; skips the test if it is missing."""
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not there")
     return SHARED
@@ -45,15 +45,15 @@ def shared() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def session_dir() -> pathlib.Path:
-    """The folder that all test processes share; prepared data are kept there."""
+    """The folder that all test processes share; it holds prepared data and compiled programs."""
     folder = pathlib.Path(_SESSION)
-    os.environ["SEAN_JAX_DATA_DIR"] = str(folder / "data")  # also of processes that are forked later
+    os.environ["SEAN_JAX_DATA_DIR"] = str(folder / "data")  # inherited by processes that are forked later
     return folder
 
 
 @pytest.fixture(scope="session")
 def roads(session_dir) -> dict[str, object]:
-    """Flags of a training run on tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps of a narrow network."""
+    """Flags of a training run: tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps, a narrow network."""
     with lock(session_dir / "roads.lock"):
         if not (session_dir / "roads").is_dir():
             streets.gta5(session_dir / "drawing/gta5")
@@ -69,7 +69,7 @@ def roads(session_dir) -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def finished(session_dir, roads) -> pathlib.Path:
-    """The directory of a finished run of ``roads``; do not write into it."""
+    """The directory of a finished run of ``roads``; do not write to it."""
     workdir = session_dir / "finished"
     with lock(session_dir / "finished.lock"):
         if not workdir.is_dir():
@@ -81,5 +81,5 @@ def finished(session_dir, roads) -> pathlib.Path:
 
 @pytest.fixture
 def run_copy(finished, tmp_path) -> pathlib.Path:
-    """A copy of the finished run, to be damaged or continued."""
+    """A copy of the finished run, which a test may change."""
     return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))

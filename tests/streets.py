@@ -1,4 +1,4 @@
-"""Tiny folders in the layouts of GTA-5, Cityscapes and CamVid: blocks of classes, each with its grey, at random."""
+"""Writes tiny data sets in the layouts of GTA-5, Cityscapes and CamVid: random blocks, each class with its own grey."""
 
 import pathlib
 
@@ -12,10 +12,10 @@ def pair(image: pathlib.Path, label: pathlib.Path | None, seed: int, size: tuple
     """Writes an image of ``size`` (width, height) and its label."""
     rng = np.random.default_rng(seed)
     width, height = size
-    places = rng.integers(0, len(LABEL_IDS), (height // 8, width // 8)).repeat(8, 0).repeat(8, 1)
-    ids = np.array(LABEL_IDS, np.uint8)[places]
+    indices = rng.integers(0, len(LABEL_IDS), (height // 8, width // 8)).repeat(8, 0).repeat(8, 1)
+    ids = np.array(LABEL_IDS, np.uint8)[indices]
     ids[:2] = 0  # ignored
-    grey = np.clip(places * 13 + rng.normal(0, 8, places.shape), 0, 255).astype(np.uint8)
+    grey = np.clip(indices * 13 + rng.normal(0, 8, indices.shape), 0, 255).astype(np.uint8)
     for path, array in ((image, np.stack([grey, 255 - grey, grey // 2], -1)), (label, ids)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def gta5(root: pathlib.Path, count: int = 5) -> pathlib.Path:
 
 
 def cityscapes(root: pathlib.Path, labels: bool = True) -> pathlib.Path:
-    """Five images for training and five for validation; those of validation have two sizes."""
+    """Writes five images for training and five for validation; the latter have two sizes."""
     for split in ("train", "val"):
         for i in range(5):
             name = f"{split}/aachen/aachen_{i:06d}_000019"
@@ -40,7 +40,7 @@ def cityscapes(root: pathlib.Path, labels: bool = True) -> pathlib.Path:
 
 
 def camvid(root: pathlib.Path) -> pathlib.Path:
-    """As the experiments on CamVid want it; the dusk drive has all of its 62 frames, so that it has two halves."""
+    """Writes the folders that the CamVid experiments read. Dusk has all 62 frames, since the experiments split it."""
     for split, count in (("day_train", 3), ("day_val", 2), ("dusk_train", 62)):
         for i in range(count):
             image = root / split / "images" / f"0001TP_{i:06d}.jpg"

@@ -1,4 +1,4 @@
-"""A file is the old one or the whole new one, whatever happens to who writes it."""
+"""Tests that a file is replaced completely or not at all when its writer fails or is killed."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from PIL import Image
 from sean_jax import atomic
 
 
-def test_content_replaces_content(tmp_path):
+def test_new_content_replaces_the_old(tmp_path):
     file = tmp_path / "a.json"
     for content, expected in (("ä", "ä".encode()), (b"\xff", b"\xff")):
         atomic.write(file, content)
@@ -22,7 +22,7 @@ def test_content_replaces_content(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_a_failure_leaves_the_old_file_alone(tmp_path, error):
+def test_a_failure_keeps_the_old_file(tmp_path, error):
     file = tmp_path / "a.bin"
     file.write_bytes(b"old")
 
@@ -37,7 +37,7 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path, error):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_a_full_disk_that_is_reported_late_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_disk_error_on_fsync_keeps_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "a.bin"
     file.write_bytes(b"old")
 
@@ -60,7 +60,7 @@ with atomic.replacing(sys.argv[1]) as temporary:
 """
 
 
-def test_a_killed_process_leaves_the_old_file(tmp_path):
+def test_a_killed_process_keeps_the_old_file(tmp_path):
     file = tmp_path / "a.bin"
     file.write_bytes(b"old")
     assert subprocess.run([sys.executable, "-c", KILLED, str(file)]).returncode == -signal.SIGKILL
@@ -89,8 +89,8 @@ def test_two_processes_do_not_mix_their_content(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_libraries_that_look_at_the_suffix_can_write(tmp_path):
-    """Pillow tells the format by it, and NumPy appends its own where it is missing."""
+def test_the_temporary_name_keeps_the_suffix(tmp_path):
+    """Pillow infers the format from the suffix, and NumPy appends its own if it is missing."""
     with atomic.replacing(tmp_path / "a.b.png") as temporary:
         Image.new("L", (2, 2)).save(temporary)
     with atomic.replacing(tmp_path / "a.npy") as temporary:

@@ -1,4 +1,4 @@
-"""Which settings hold: method.md's table row by row, flags over presets, and what is refused."""
+"""Tests of the configuration: presets, defaults, precedence of flags, and errors."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from sean_jax.presets import PRESETS, choose_preset
 from sean_jax.run.plan import plan
 from sean_jax.settings import choices, kind, names
 
-# method.md, "Two presets", in its order: setting, paper, authors' code on GTA-5 → Cityscapes.
+# Setting, value of preset "paper", value of preset "reference" (the authors' code on GTA-5 → Cityscapes).
 TABLE = [
     ("attention_pooling", "average_2x2", "average_3x3"),
     ("attention_upsampling", "bilinear", "bilinear_align_corners"),
@@ -24,7 +24,7 @@ TABLE = [
     ("selection", "last", "oracle"),
     ("attention_threshold", 0.3, 0.1),
 ]
-# "Common to both".
+# Values of both presets.
 COMMON = {
     "consistency_weight": 0.3, "ema_decay": 0.99, "ema_ramp": False, "learning_rate": 1e-5,
     "learning_rate_schedule": "constant", "weight_decay": 5e-5, "batch_size": 1, "height": 512, "width": 1024,
@@ -42,14 +42,14 @@ def settings(**given) -> dict:
 
 
 @pytest.mark.parametrize(("setting", "paper", "reference"), TABLE, ids=[row[0] for row in TABLE])
-def test_presets_are_the_decision_table(setting, paper, reference):
+def test_presets_follow_the_table(setting, paper, reference):
     assert settings()[setting] == paper
     assert settings(preset="paper")[setting] == paper
     assert settings(preset="reference")[setting] == reference
 
 
 @pytest.mark.parametrize("preset", ["paper", "reference"])
-def test_common_to_both(preset):
+def test_values_common_to_both_presets(preset):
     found = settings(preset=preset)
     assert {name: found[name] for name in COMMON} == COMMON
 
@@ -65,7 +65,7 @@ def test_reference_follows_the_source_and_the_target():
     synthia = config(preset="reference", source="synthia")
     assert (synthia.method_settings.attention_threshold, synthia.steps, synthia.classes) == (0.3, 56_000, "16")
     assert (synthia.target, synthia.target_split, synthia.selection) == ("cityscapes", "val", "oracle")
-    # Where the target has no labelled validation split.
+    # The target has no labelled validation split.
     minicity = config(preset="reference", target="minicity_camera")
     assert (minicity.target_split, minicity.selection, minicity.method_settings.attention_threshold) == (
         "train",
@@ -76,7 +76,7 @@ def test_reference_follows_the_source_and_the_target():
     assert (game.method_settings.attention_threshold, game.steps) == (0.3, 20_000)
 
 
-def test_flags_come_before_the_preset_and_what_the_data_imply():
+def test_flags_override_the_preset_and_the_data_set():
     given = {"attention_threshold": 0.5, "selection": "last", "target_split": "train", "noise_std": 3.0, "steps": 7}
     found = settings(preset="reference", **given, eval_split="train")
     assert {name: found[name] for name in given} == given
@@ -87,7 +87,7 @@ def test_flags_come_before_the_preset_and_what_the_data_imply():
 def test_preset_follows_the_source():
     quick = plan({"data_dir": "/nowhere"}).experiment.config
     assert (quick.preset, quick.source, quick.target) == ("quick", "minicity_game", "minicity_camera")
-    parts = {"width_multiplier": 0.25, "random_flip": True, "ema_ramp": True}  # of the network and the method
+    parts = {"width_multiplier": 0.25, "random_flip": True, "ema_ramp": True}  # settings of the network and the method
     for name, value in (PRESETS["quick"] | parts).items():
         assert quick.flat()[name] == value
     assert config().preset == "paper"
@@ -110,7 +110,7 @@ def test_initialisation_and_input_convention_follow_the_weights():
         resolve(values, **facts, input_convention="lab")
 
 
-def test_everything_is_decided_but_where_things_are():
+def test_all_settings_but_paths_are_resolved():
     undecided = {name for name, value in settings().items() if value is None}
     assert undecided == {"source_dir", "target_dir", "init_weights"}
 
@@ -139,7 +139,7 @@ def test_oracle_selection_needs_a_labelled_validation_split():
         config(target="minicity_camera", selection="oracle")
 
 
-def test_flags_know_the_kinds_and_choices_of_all_settings():
+def test_all_settings_have_a_type_and_choices():
     found = {name: (kind(group, name), choices(group, name)) for group in GROUPS.values() for name in names(group)}
     assert found["steps"] == (int, ())
     assert found["learning_rate"] == (float, ())
@@ -162,27 +162,27 @@ def test_flags_know_the_kinds_and_choices_of_all_settings():
         ({"preset": "papre"}, "--preset=papre is unknown; expected one of paper, quick, reference"),
     ],
 )
-def test_settings_of_another_method_and_unknown_ones_are_refused_by_name(given, message):
+def test_unknown_settings_and_those_of_another_method_are_refused(given, message):
     with pytest.raises(UserError, match=message):
         config(**given)
 
 
-def test_only_the_settings_of_the_chosen_method_exist():
+def test_a_run_has_only_the_settings_of_its_method():
     found = settings(method="source_only")
     assert "consistency_weight" not in found
     assert found["ema_decay"] == 0.99
     assert from_flat_settings(found) == config(method="source_only")
 
 
-def test_differences_name_old_and_new_and_pass_over_places():
+def test_differences_show_old_and_new_values_and_ignore_paths():
     old = {"seed": 0, "steps": 5, "data_dir": "/a", "gone": 1}
     assert differences(old, old) == []
     found = differences(old, {"seed": 1, "steps": 5, "data_dir": "/b"})
     assert found == ["gone: 1 → None", "seed: 0 → 1"]
 
 
-def test_of_toml_files_the_path_is_no_difference():
-    """What they say is compared by the data's fingerprints and the label space."""
+def test_differences_ignore_the_folder_of_toml_files():
+    """The fingerprints of the data and the label space cover their content."""
     old = {"source": "mine.toml", "target": "cityscapes"}
     assert differences(old, {"source": "/moved/mine.toml", "target": "cityscapes"}) == []
     assert differences(old, {"source": "gta5", "target": "cityscapes"}) == ["source: 'mine.toml' → 'gta5'"]
@@ -191,7 +191,7 @@ def test_of_toml_files_the_path_is_no_difference():
 @pytest.mark.parametrize(
     "content", ["", "name = ", 'name = "x"\n', '[[classes]]\nname = "a"\n[[classes]]\nname = "a"\n']
 )
-def test_a_label_space_that_is_none_is_one_line_with_the_file(tmp_path, content):
+def test_a_bad_label_space_file_is_reported_in_one_line(tmp_path, content):
     path = tmp_path / "space.toml"
     path.write_text(content)
     with pytest.raises(UserError, match=r"space\.toml") as error:
@@ -199,13 +199,13 @@ def test_a_label_space_that_is_none_is_one_line_with_the_file(tmp_path, content)
     assert "\n" not in str(error.value)
 
 
-def test_oracle_selection_is_by_the_scores_of_the_validation_split():
+def test_oracle_selection_uses_the_validation_split():
     assert config(preset="reference").eval_split == "val"
     for split in ("train", "none"):
         with pytest.raises(UserError, match=f"chooses by the scores of split val, got --eval_split={split}"):
             config(selection="oracle", eval_split=split)
 
 
-def test_a_source_takes_its_own_target_along_under_every_preset():
+def test_the_default_target_follows_the_source():
     assert config(preset="quick").target == "cityscapes"
     assert choose_preset({"preset": "quick"})["target"] == "minicity_camera"

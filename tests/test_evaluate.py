@@ -1,4 +1,4 @@
-"""Evaluation through the command: the same scores from a run and from its exported weights; what it refuses."""
+"""Tests of the command ``evaluate``: scores of a run and of its exported weights, and errors."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SCORES = ("mean_iou", "iou", "confusion_matrix", "images", "split", "protocol")
 
 @pytest.fixture
 def evaluate(tmp_path, roads):
-    """Runs the command where the data set of the run can be found."""
+    """Runs the command with the data set of the run."""
 
     def run(*words, file_limit=None, **flags) -> commands.Result:
         return commands.run(tmp_path / "output", "evaluate", *words, file_limit=file_limit, **flags)
@@ -33,7 +33,7 @@ def exported(finished, session_dir, tmp_path_factory):
     return file
 
 
-def test_a_run_and_its_exported_weights_score_as_the_training_did(evaluate, finished, exported, roads, tmp_path):
+def test_a_run_and_its_exported_weights_reproduce_the_scores_of_training(evaluate, finished, exported, roads, tmp_path):
     of_training = json.loads((finished / "evaluation.json").read_text())
     data = {"dataset": "cityscapes", "dataset_dir": roads["target_dir"], "split": "val"}
     for name, flags in {
@@ -50,12 +50,12 @@ def test_a_run_and_its_exported_weights_score_as_the_training_did(evaluate, fini
         scores = json.loads((tmp_path / f"{name}.json").read_text())
         expected = of_training["student" if name == "student" else "teacher"]
         assert {key: scores[key] for key in SCORES} == {key: expected[key] for key in SCORES}
-        for key in ("network", "checkpoint", "seed", "method", "selection"):  # a file says whose weights it holds
+        for key in ("network", "checkpoint", "seed", "method", "selection"):  # the file's metadata names its origin
             assert scores[key] == expected[key]
         assert "mean IoU" in result.stdout
 
 
-def test_the_input_size_can_be_another(evaluate, finished, tmp_path):
+def test_the_input_size_can_be_changed(evaluate, finished, tmp_path):
     result = evaluate(workdir=finished, height=33, width=47, out=tmp_path / "scores.json")
     assert (result.code, result.said()) == (0, [])
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -83,13 +83,13 @@ def test_the_input_size_can_be_another(evaluate, finished, tmp_path):
         ({"out": "/nowhere/scores.json"}, ("--out=/nowhere/scores.json", "/nowhere"), 1),
     ],
 )
-def test_a_wrong_flag_is_one_line(evaluate, finished, flags, parts, code):
+def test_wrong_flags_are_reported_in_one_line(evaluate, finished, flags, parts, code):
     given = {key: value for key, value in ({"workdir": finished} | flags).items() if value is not None}
     assert_refused(evaluate(**given), "evaluate", *parts, code=code)
 
 
-def test_a_data_set_that_cannot_supply_the_classes_is_refused_before_it_is_prepared(evaluate, finished):
-    """16 of the 19 classes would be there; those that are not are named."""
+def test_a_data_set_without_the_classes_is_refused_before_preparation(evaluate, finished):
+    """The data set has 16 of the 19 classes; the message names the other three."""
     from sean_jax.data.catalogue import DATASETS
     from sean_jax.data.label_spaces import LABEL_SPACES
 
@@ -99,7 +99,7 @@ def test_a_data_set_that_cannot_supply_the_classes_is_refused_before_it_is_prepa
     assert_refused(result, "evaluate", *(missing or ["--dataset_dir=/nowhere"]))
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_old_scores(evaluate, finished, tmp_path):
+def test_a_full_disk_keeps_the_old_scores(evaluate, finished, tmp_path):
     (tmp_path / "scores").mkdir()
     out = tmp_path / "scores" / "scores.json"
     out.write_text("{}")
@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_scores(evaluate, finished, tm
     assert out.read_text() == "{}"
 
 
-def test_port_weights_on_a_full_disk_leaves_nothing(finished, tmp_path):
+def test_port_weights_on_a_full_disk_leaves_no_files(finished, tmp_path):
     (tmp_path / "weights").mkdir()
     flags = {"input": finished, "output": tmp_path / "weights" / "teacher.npz", "file_limit": 3000}
     assert_refused(commands.run(tmp_path / "output", "port_weights", **flags), "port_weights", "cannot write")
@@ -120,7 +120,7 @@ class Malicious:
         return os.system, ("touch executed",)
 
 
-def test_weights_that_cannot_be_used_are_one_line(evaluate, exported, tmp_path):
+def test_unusable_weights_are_reported_in_one_line(evaluate, exported, tmp_path):
     pickled = tmp_path / "weights.pt"
     pickled.write_bytes(pickle.dumps({"state_dict": Malicious()}))
     assert_refused(evaluate(weights=pickled, dataset="cityscapes"), "evaluate", "system")
@@ -137,11 +137,11 @@ def test_weights_that_cannot_be_used_are_one_line(evaluate, exported, tmp_path):
         weights.write(tmp_path / f"{name}.npz", file.tensors, metadata)
         result = evaluate(weights=tmp_path / f"{name}.npz", dataset="cityscapes")
         if name == "no_classes":
-            assert_refused(result, "evaluate", "--dataset_dir")  # 19 classes can only be Cityscapes'
+            assert_refused(result, "evaluate", "--dataset_dir")  # the label space is inferred, the folder is missing
         else:
             assert_refused(result, "evaluate", f"{name}.npz")
 
 
 def test_a_run_without_a_checkpoint_is_refused(evaluate, run_copy):
     shutil.rmtree(run_copy / "checkpoints")
-    assert_refused(evaluate(workdir=run_copy), "evaluate", "no whole checkpoint yet")
+    assert_refused(evaluate(workdir=run_copy), "evaluate", "no complete checkpoint yet")

@@ -1,4 +1,4 @@
-"""Every experiment at smoke scale: the commands work, their tables are whole, and no training is made twice."""
+"""Tests of every experiment at smoke scale: commands, complete tables, and reuse of finished training runs."""
 
 import json
 
@@ -8,7 +8,7 @@ import streets
 from commands import ROOT, Result, run
 from PIL import Image
 
-tables = pytest.mark.xdist_group("tables")  # those of a group share trainings
+tables = pytest.mark.xdist_group("tables")  # tests of a group share training runs
 real = pytest.mark.xdist_group("real")
 
 
@@ -35,14 +35,14 @@ def camvid(session_dir):
 
 
 def _cells(file) -> dict[str, list[str]]:
-    """The rows of the Markdown table that a file begins with."""
+    """The rows of the first Markdown table in a file."""
     lines = [line for line in file.read_text().splitlines() if line.startswith("| ")]
     return {line.split(" | ")[0].strip("| "): [c.strip("| ") for c in line.split(" | ")[1:]] for line in lines}
 
 
 @tables
 @pytest.mark.parametrize(("table", "source", "classes"), [("table1", "synthia", 16), ("table2", "gta5", 19)])
-def test_tables_1_and_2_stand_beside_the_papers_rows(experiment, runs, table, source, classes):
+def test_tables_1_and_2_include_the_papers_rows(experiment, runs, table, source, classes):
     experiment(f"{table}.py")
     folder = runs / "smoke" / f"{source}-cityscapes"
     rows = _cells(folder / f"{table}.md")
@@ -60,8 +60,8 @@ def test_tables_1_and_2_stand_beside_the_papers_rows(experiment, runs, table, so
         assert rows["CCA (paper)"][-1] == "35.7"
 
 
-def test_the_papers_rows_have_the_means_that_they_state():
-    """A number that was copied wrongly would show in its row's mean."""
+def test_the_papers_rows_agree_with_their_means():
+    """A number that was copied wrongly would disagree with the mean of its row."""
     import sys
 
     sys.path.insert(0, str(ROOT / "experiments"))
@@ -70,7 +70,7 @@ def test_the_papers_rows_have_the_means_that_they_state():
     for table, names in ((paper.TABLE_1, paper.CLASSES_16), (paper.TABLE_2, paper.CLASSES_19)):
         for row, (*values, mean) in table.items():
             assert len(values) == len(names)
-            # Stated of unrounded values: CDA's 28.9 is 29.02 by the row.
+            # The paper averages unrounded values: CDA's mean is 28.9 in the paper and 29.02 by its row.
             assert abs(np.mean([v for v in values if v is not None]) - mean) < 0.15, row
 
 
@@ -78,7 +78,7 @@ def test_the_papers_rows_have_the_means_that_they_state():
 @pytest.mark.parametrize(
     ("table", "values"), [("table3", {"0.1": "36.3", "0.3": "37.5"}), ("table4", {"0": "34.6", "0.1": "36.2"})]
 )
-def test_sweeps_stand_beside_the_papers(experiment, runs, table, values):
+def test_sweeps_include_the_papers_values(experiment, runs, table, values):
     experiment(f"{table}.py")
     rows = _cells(runs / "smoke/synthia-cityscapes" / f"{table}.md")
     assert rows[{"table3": "lambda", "table4": "tau"}[table]] == list(values)
@@ -93,7 +93,7 @@ def test_figures_are_drawn(experiment, runs, figure, columns):
     (file,) = runs.glob(f"smoke/*/{figure}.png")
     with Image.open(file) as picture:
         pixels = np.asarray(picture.convert("L"), np.float32)
-    # Each column shows something: its pixels are not all alike.
+    # No column is blank.
     strips = np.array_split(pixels[pixels.shape[0] // 3 :], columns, axis=1)
     assert all(strip.std() > 10 for strip in strips)
 
@@ -109,8 +109,8 @@ def test_camvid_day_to_dusk(experiment, runs, camvid):
         *differences,
     ]
     gain = float(rows["sean"][1]) - float(rows["source_only"][1])
-    assert abs(float(rows[differences[0]][1]) - gain) < 0.11  # of rounded numbers
-    assert rows["oracle"][1] == "–"  # trained on labels of dusk_train, which is no score
+    assert abs(float(rows[differences[0]][1]) - gain) < 0.11  # the difference of rounded numbers
+    assert rows["oracle"][1] == "–"  # it is trained on labels of dusk_train, so it has no score there
     config = json.loads((runs / "camvid/smoke/day_to_dusk-oracle-seed0/config.json").read_text())["settings"]
     assert (config["source_split"], config["method"]) == ("first_half", "source_only")
     for part in ("consistency_weight", "attention_threshold", "diagnosis"):
@@ -120,10 +120,10 @@ def test_camvid_day_to_dusk(experiment, runs, camvid):
         assert (results / f"day_to_dusk_{part}.png").exists()
     assert str(camvid) not in (results / "day_to_dusk_methods.json").read_text()  # no folder of this machine
 
-    # Once more: nothing is trained again, and the same numbers come out.
+    # A second call trains nothing and gives the same numbers.
     before = (results / "day_to_dusk_methods.md").read_text()
     again = experiment("camvid_day_to_dusk.py", camvid_dir=camvid, part="methods")
-    assert again.stdout.count("this run is finished") == 5
+    assert again.stdout.count("this run is already finished") == 5
     assert (results / "day_to_dusk_methods.md").read_text() == before
 
 
@@ -137,7 +137,7 @@ def test_minicity_to_camvid(experiment, runs, camvid):
     assert config["label_space"]["name"] == "camvid11"
 
 
-def test_bad_input_is_one_line(session_dir, runs):
+def test_bad_input_is_reported_in_one_line(session_dir, runs):
     result = run(session_dir / "output", "table2.py", runs=runs)
     assert result.code == 1
     assert result.said() == ["--source_dir and --cityscapes_dir are needed, as downloaded; --scale=smoke does without"]

@@ -1,4 +1,4 @@
-"""Prediction through the command: what it writes is what is scored; what it refuses."""
+"""Tests of the command ``predict``: its output files, image formats, and errors."""
 
 import os
 
@@ -28,8 +28,8 @@ def predict(tmp_path, finished):
     return run
 
 
-def test_predictions_are_those_that_are_scored(predict, tmp_path, roads, finished):
-    """Counting the PNGs' pixels against the labels gives the confusion matrix of the run's own evaluation."""
+def test_predictions_reproduce_the_confusion_matrix(predict, tmp_path, roads, finished):
+    """Comparing the PNGs with the labels gives the confusion matrix of the run's own evaluation."""
     import json
 
     folder = roads["target_dir"]
@@ -59,7 +59,7 @@ def test_predictions_are_those_that_are_scored(predict, tmp_path, roads, finishe
 
 
 def test_images_of_any_size_and_kind(predict, tmp_path):
-    """The smallest, an odd one, grey, with transparency, a JPEG lying on its side; at their own size as well."""
+    """Covers the smallest size, odd sizes, grey, transparency and a rotated JPEG, also at the original size."""
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     Image.new("RGB", (16, 16)).save(folder / "least.png")
@@ -116,7 +116,7 @@ def _nothing(folder):
         (_nothing, ("matches no image",)),
     ],
 )
-def test_a_folder_that_cannot_be_segmented_is_one_line_and_no_output(predict, tmp_path, fill, parts):
+def test_a_bad_folder_is_reported_and_writes_no_output(predict, tmp_path, fill, parts):
     (tmp_path / "in").mkdir()
     fill(tmp_path / "in")
     assert_refused(predict(input=tmp_path / "in"), "predict", *parts)
@@ -133,13 +133,13 @@ def test_a_folder_that_cannot_be_segmented_is_one_line_and_no_output(predict, tm
         ({"output": "/dev/null/out"}, ("Not a directory", "/dev/null/out")),
     ],
 )
-def test_wrong_flags_are_one_line(predict, tmp_path, flags, parts):
+def test_wrong_flags_are_reported_in_one_line(predict, tmp_path, flags, parts):
     streets.pair(tmp_path / "in.png", None, 0)
     assert_refused(predict(**{"input": tmp_path / "in.png"} | flags), "predict", *parts)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_picture(predict, tmp_path):
+def test_a_full_disk_leaves_no_incomplete_picture(predict, tmp_path):
     Image.effect_noise((900, 900), 90).save(tmp_path / "in.png")
     result = predict("--overlay", input=tmp_path / "in.png", file_limit=20_000)
     assert_refused(result, "predict", "cannot write", "free space")
@@ -153,7 +153,7 @@ def test_16_bit_grey_is_not_clipped(tmp_path):
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "x.png"))[..., 1], values >> 8)
 
 
-# Which files
+# Selection of files
 
 
 def save(*paths):
@@ -162,7 +162,7 @@ def save(*paths):
         Image.new("RGB", (16, 16)).save(path)
 
 
-def test_results_of_an_earlier_call_and_hidden_files_are_no_input(tmp_path):
+def test_earlier_results_and_hidden_files_are_not_read(tmp_path):
     save(tmp_path / "a.png", tmp_path / "out" / "a.png", tmp_path / "._a.png")
     assert [job.image for job in find_images(str(tmp_path), tmp_path / "out")] == [tmp_path / "a.png"]
 
@@ -176,7 +176,7 @@ def test_an_input_is_never_overwritten(tmp_path, name):
         find_images(str(tmp_path / "*.png"), tmp_path)
 
 
-def test_neither_by_an_overlay(tmp_path):
+def test_an_overlay_never_overwrites_an_input(tmp_path):
     save(tmp_path / "a.jpg", tmp_path / "a_overlay.png")
     assert find_images(str(tmp_path / "a.jpg"), tmp_path)
     with pytest.raises(UserError, match="would overwrite"):

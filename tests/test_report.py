@@ -1,4 +1,4 @@
-"""``python -m sean_jax.report`` as a command, what it refuses, and the times that a run leaves for it."""
+"""Tests of the command ``report``, its errors, and the timing file that it reads."""
 
 import dataclasses
 import json
@@ -29,10 +29,10 @@ def test_the_command_writes_one_file_and_prints_the_warnings(run_copy, tmp_path)
     first = (run_copy / "report.html").read_bytes()
     out = tmp_path / "again.html"
     assert commands.run(tmp_path / "output", "report", workdir=run_copy, out=out).code == 0
-    assert out.read_bytes() == first  # the same files give the same page
+    assert out.read_bytes() == first  # the page is deterministic
 
 
-def test_it_needs_neither_tensorflow_nor_a_display(finished):
+def test_the_report_needs_neither_tensorflow_nor_a_display(finished):
     program = (
         "import sys; from sean_jax import report; from sean_jax.reporting import page, rundata;"
         f"page.render(rundata.load_runs([{str(finished)!r}]));"
@@ -72,14 +72,14 @@ def _damaged_configuration(run):
         (_damaged_scores, ("evaluation.json holds no scores", "classes")),
     ],
 )
-def test_a_bad_run_is_one_line_and_no_page(run_copy, tmp_path, damage, parts):
+def test_a_bad_run_is_reported_and_writes_no_page(run_copy, tmp_path, damage, parts):
     damage(run_copy)
     out = tmp_path / "report.html"
     assert_refused(commands.run(tmp_path / "output", "report", workdir=run_copy, out=out), "report", *parts)
     assert not out.exists()
 
 
-def test_bad_flags_are_one_line(finished, tmp_path):
+def test_bad_flags_are_reported_in_one_line(finished, tmp_path):
     def refused(*parts, words=(), **flags):
         result = commands.run(tmp_path / "output", "report", *words, **flags)
         assert_refused(result, "report", *parts)
@@ -105,7 +105,7 @@ def test_more_runs_than_colours_are_refused(finished, tmp_path):
 # Times
 
 
-def test_times_are_written_beside_the_metrics(finished):
+def test_times_are_written_to_timing_jsonl(finished):
     lines = [json.loads(line) for line in (finished / "timing.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(line["training_seconds"] > 0 and line["images_per_second"] > 0 for line in lines)
@@ -113,7 +113,7 @@ def test_times_are_written_beside_the_metrics(finished):
     assert "second" not in (finished / "metrics.jsonl").read_text()
 
 
-def test_times_past_the_restored_step_are_dropped_and_taken_again(finished, tmp_path):
+def test_times_after_the_restored_step_are_replaced(finished, tmp_path):
     run = rundir.load(finished)
     run = run._replace(config=dataclasses.replace(run.config, selection="last"))
     name, score = next(iter(json.loads((finished / "evaluation.json").read_text()).items()))
@@ -130,7 +130,7 @@ def test_times_past_the_restored_step_are_dropped_and_taken_again(finished, tmp_
         return [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
 
     before = steps(1, 4, 0)
-    assert [line["step"] for line in before] == [1, 2, 4]  # at 3 no losses: when it began is not known
+    assert [line["step"] for line in before] == [1, 2, 4]  # without a log at step 3, its start time is unknown
     assert [set(line) for line in before] == [
         *[{"step", "training_seconds", "images_per_second"}] * 2,
         {"step", "training_seconds", "images_per_second", "evaluation_seconds"},

@@ -1,4 +1,4 @@
-"""Two processes train one run together, each with one device, as two hosts would."""
+"""Tests training on two hosts, simulated by two processes with one device each."""
 
 import json
 import socket
@@ -11,7 +11,7 @@ def _lines(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_hosts_train_and_score_like_one_host_with_two_devices(tmp_path, roads):
+def test_two_hosts_equal_one_host_with_two_devices(tmp_path, roads):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
@@ -24,7 +24,7 @@ def test_two_hosts_train_and_score_like_one_host_with_two_devices(tmp_path, road
     for line, other in zip(lines[:2], expected[:2], strict=True):  # later steps amplify rounding
         for name in ("train/loss_segmentation", "train/loss_consistency", "train/kept_pixels"):
             np.testing.assert_allclose(line[name], other[name], rtol=1e-3)
-    # Each host scored its share of the images. One host alone counts the same pixels for the same checkpoint.
+    # Each host scored its share of the images. Scoring the same checkpoint on one host counts the same pixels.
     scores = json.loads((tmp_path / "together" / "evaluation.json").read_text())
     out = tmp_path / "alone.json"
     assert run(tmp_path / "output", "evaluate", workdir=tmp_path / "together", out=out).code == 0

@@ -1,4 +1,4 @@
-"""Training from end to end through the command: what it leaves, how it goes on, what it refuses."""
+"""End-to-end tests of the command ``train``: results, resuming, initial weights, and errors."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def contents(folder) -> dict:
 
 @pytest.fixture
 def train(tmp_path, roads):
-    """Runs the command on ``roads`` with flags changed; ``None`` leaves a flag out."""
+    """Runs the command with the flags of ``roads`` and changes; ``None`` omits a flag."""
 
     def run(*words, **changes) -> commands.Result:
         flags = roads | changes
@@ -42,14 +42,14 @@ def train(tmp_path, roads):
     return run
 
 
-# What a run leaves
+# Results of a run
 
 
-def test_readme_command_in_small(session_dir, tmp_path):
-    """The embedded data set, drawn and prepared on first use, in a Python that has loaded nothing before."""
+def test_readme_command_at_small_scale(session_dir, tmp_path):
+    """Draws and prepares the bundled data set on first use, in a new Python process."""
     flags = {"width_multiplier": 1 / 32, "height": 16, "width": 32, "steps": 4, "eval_every": 2, "save_every": 1}
     result = commands.run(tmp_path / "output", "train", workdir=tmp_path / "run", log_every=3, fresh=True, **flags)
-    assert (result.code, result.said()) == (0, [])  # progress bars, and no library's word
+    assert (result.code, result.said()) == (0, [])  # progress bars, but no messages of libraries
     assert "100%" in result.stderr
     workdir = tmp_path / "run"
     assert {path.name for path in workdir.iterdir()} == {
@@ -75,7 +75,7 @@ def test_readme_command_in_small(session_dir, tmp_path):
     assert "protocol all" in result.stdout
 
 
-def test_tensorboard_holds_the_scalars_and_the_picture(finished):
+def test_tensorboard_contains_scalars_and_the_picture(finished):
     from tensorboardX.proto import event_pb2
 
     tags = set()
@@ -89,26 +89,26 @@ def test_tensorboard_holds_the_scalars_and_the_picture(finished):
     assert {("train/loss", 1), ("val/mean_iou", 4), ("panel", 2), ("time/images_per_second", 4)} <= tags
 
 
-def test_the_score_in_metrics_is_the_one_in_evaluation(finished):
+def test_metrics_and_evaluation_contain_the_same_score(finished):
     scores = json.loads((finished / "evaluation.json").read_text())
     last = lines(finished)[-1]
     assert last["val/mean_iou"] == scores["teacher"]["mean_iou"]
     assert last["val/student/mean_iou"] == scores["student"]["mean_iou"]
     assert scores["teacher"]["images"] == 5
-    labelled = 3 * (32 - 2) * 64 + 2 * (40 - 2) * 48  # all but the ignored rows, each label at its own size
+    labelled = 3 * (32 - 2) * 64 + 2 * (40 - 2) * 48  # all but the ignored rows, at the original size of each label
     assert np.sum(scores["teacher"]["confusion_matrix"]) == labelled
 
 
-# The same run on other engines and devices
+# The same run with other loaders and devices
 
 
-def test_grain_gives_the_same_run_to_the_bit(finished, train, tmp_path):
+def test_grain_gives_the_same_run_bitwise(finished, train, tmp_path):
     assert train(workdir=tmp_path / "run", loader="grain").code == 0
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     assert same_state(tmp_path / "run", finished)
 
 
-def test_a_profile_is_written_of_the_steps_asked_for_and_changes_nothing(finished, train, tmp_path):
+def test_a_profile_is_written_and_does_not_change_the_run(finished, train, tmp_path):
     result = train(workdir=tmp_path / "run", profile_steps="2:3", steps=4)
     assert (result.code, result.said()) == (0, [])
     (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
@@ -117,7 +117,7 @@ def test_a_profile_is_written_of_the_steps_asked_for_and_changes_nothing(finishe
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
-def test_two_devices_give_the_same_run_but_for_rounding(finished, train, tmp_path):
+def test_two_devices_give_the_same_run_within_rounding(finished, train, tmp_path):
     result = train(workdir=tmp_path / "run", devices=2)
     assert "batch 2 on 2 of 2 cpu device(s)" in result.stdout
     for ours, theirs in zip(lines(tmp_path / "run"), lines(finished), strict=True):
@@ -132,8 +132,8 @@ def test_source_only_trains_without_a_target_folder_and_another_seed_differs(fin
     assert lines(tmp_path / "run")[0]["train/loss"] != lines(finished)[0]["train/loss"]
 
 
-def test_target_labels_are_out_of_reach(finished, roads, train, tmp_path):
-    """Neither absent nor unreadable labels of the target's training split change anything."""
+def test_target_training_labels_are_never_read(finished, roads, train, tmp_path):
+    """Missing or unreadable labels of the target's training split change nothing."""
     target = shutil.copytree(roads["target_dir"], tmp_path / "cityscapes")
     for number, label in enumerate(sorted((target / "gtFine/train").rglob("*.png"))):
         label.unlink() if number % 2 else label.write_bytes(b"garbage")
@@ -145,15 +145,15 @@ def test_a_target_without_any_label_trains_and_is_not_scored(train, tmp_path, se
     flags = {"target_dir": streets.cityscapes(tmp_path / "city", labels=False), "eval_split": "none", "steps": 1}
     result = train(workdir=tmp_path / "run", **flags)
     assert (result.code, result.said()) == (0, [])
-    assert "nothing was scored" in result.stdout
+    assert "no scores" in result.stdout
     assert not (tmp_path / "run" / "evaluation.json").exists()
 
 
-# Going on
+# Resuming
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(finished, roads, tmp_path, number):
+def test_an_interrupted_run_resumes_to_the_same_bits(finished, roads, tmp_path, number):
     workdir = tmp_path / "run"
     command = Command(tmp_path / "output", "train", workdir=workdir, **roads)
     while command.running() and not list(workdir.glob("checkpoints/[0-9]")):
@@ -163,7 +163,7 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(finished, roads, tmp
     if number == signal.SIGTERM:
         assert (result.code, result.said()) == (0, [])
     else:
-        # What a killed process may leave: lines past the restored step, the last of them cut off, and a picture.
+        # A killed process may leave lines after the restored step, an incomplete last line, and a picture.
         with (workdir / "metrics.jsonl").open("a") as file:
             file.write('{"step": 7, "train/loss": 1.0}\n{"step": 8, "tr')
     steps = sorted(int(path.name) for path in workdir.glob("checkpoints/[0-9]"))
@@ -187,24 +187,24 @@ def test_a_finished_run_shows_its_table_again_and_changes_nothing(run_copy, trai
     assert contents(run_copy) == before
 
 
-def test_another_configuration_is_refused_with_the_settings_named(run_copy, train):
+def test_a_different_configuration_is_refused_with_its_settings(run_copy, train):
     before = contents(run_copy)
     result = train(workdir=run_copy, steps=5, seed=3)
     assert_refused(result, "train", "seed: 0 → 3", "steps: 4 → 5", "another --workdir")
     assert contents(run_copy) == before
-    assert train(workdir=run_copy, loader="grain").code == 0  # where things lie and how they are read may differ
+    assert train(workdir=run_copy, loader="grain").code == 0  # paths and the loader may differ
 
 
-def test_other_data_are_another_run(run_copy, train):
-    """Its description, say, gives other ids to the classes: neither a setting nor the label space shows that."""
+def test_different_data_are_refused(run_copy, train):
+    """A changed description, for example, may give the classes other ids without changing settings or label space."""
     config = json.loads((run_copy / "config.json").read_text())
     assert set(config["data"]) == {"source", "target", "scored"}
     config["data"]["source"] = "another"
     (run_copy / "config.json").write_text(json.dumps(config))
-    assert_refused(train(workdir=run_copy), "train", "list of images of its source set has changed")
+    assert_refused(train(workdir=run_copy), "train", "image list of its source set has changed")
 
 
-def test_a_second_process_is_kept_out_and_interrupt_is_one_line(roads, train, tmp_path):
+def test_a_second_process_is_refused_and_an_interrupt_is_one_line(roads, train, tmp_path):
     command = Command(tmp_path / "output", "train", workdir=tmp_path / "run", **roads | {"steps": 100_000})
     while command.running() and not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
         time.sleep(0.01)
@@ -216,7 +216,7 @@ def test_a_second_process_is_kept_out_and_interrupt_is_one_line(roads, train, tm
 # Weights
 
 
-def test_init_weights_starts_from_a_file_that_port_weights_wrote(finished, train, tmp_path):
+def test_init_weights_loads_a_file_of_port_weights(finished, train, tmp_path):
     file = tmp_path / "vgg.npz"
     assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
     result = train(workdir=tmp_path / "run", init_weights=file, learning_rate=0, weight_decay=0, steps=1)
@@ -227,8 +227,8 @@ def test_init_weights_starts_from_a_file_that_port_weights_wrote(finished, train
         np.testing.assert_array_equal(student[name], tensor)
 
 
-def test_a_run_resumes_where_its_initial_weights_have_gone(finished, roads, train, tmp_path):
-    """A checkpoint holds all that they gave: the file is not read again, wherever the flag points."""
+def test_a_run_resumes_without_its_initial_weights(finished, roads, train, tmp_path):
+    """The checkpoint contains all parameters, so the file is not read, whatever the flag says."""
     file = tmp_path / "vgg.npz"
     assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -251,7 +251,7 @@ def test_a_run_resumes_where_its_initial_weights_have_gone(finished, roads, trai
         ({"classes": "16"}, ("classifier.conv2d_list.0", "(19,", "(16,")),
     ],
 )
-def test_weights_of_another_shape_are_refused_with_both_shapes(finished, train, tmp_path, changes, parts):
+def test_weights_of_the_wrong_shape_are_refused_with_both_shapes(finished, train, tmp_path, changes, parts):
     file = tmp_path / "sean.safetensors"
     assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
     assert_refused(train(workdir=tmp_path / "run", init_weights=file, **changes), "train", *parts)
@@ -274,7 +274,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(train, tmp_path):
         ([], {"coordinator_address": "localhost:1"}, ("--host_count", "--host_index"), 1),
     ],
 )
-def test_a_wrong_flag_is_one_line_and_no_run(train, tmp_path, words, changes, parts, code):
+def test_wrong_flags_are_reported_and_start_no_run(train, tmp_path, words, changes, parts, code):
     assert_refused(train(*words, workdir=tmp_path / "run", **changes), "train", *parts, code=code)
     assert not (tmp_path / "run").exists()
 
@@ -335,34 +335,34 @@ def _other_size(folder):
         (_other_size, ("labels/00002.png", "32x32", "64x32")),
     ],
 )
-def test_a_damaged_data_set_is_one_line_and_no_run(train, tmp_path, damage, parts):
+def test_a_damaged_data_set_is_reported_and_starts_no_run(train, tmp_path, damage, parts):
     damage(streets.gta5(tmp_path / "gta5"))
     result = train(workdir=tmp_path / "run", source_dir=tmp_path / "gta5", data_dir=tmp_path / "data")
     assert_refused(result, "train", *parts)
     assert not (tmp_path / "run").exists()
-    # The target's sets are prepared first and whole, and may stay; nothing of the source may.
+    # The target is prepared first and may stay; no files of the source may.
     assert not list((tmp_path / "data" / "prepared_images").glob("gta5*"))
 
 
-def test_a_missing_folder_is_said_before_anything_is_prepared(train, tmp_path):
+def test_a_missing_folder_is_reported_before_preparation(train, tmp_path):
     result = train(workdir=tmp_path / "run", source_dir=tmp_path / "gone", data_dir=tmp_path / "data")
     assert_refused(result, "train", "--source_dir", "is not a folder")
     assert not (tmp_path / "data").exists()
 
 
-def test_wrong_hosts_are_one_line(train, tmp_path):
+def test_wrong_hosts_are_reported_in_one_line(train, tmp_path):
     hosts = {"coordinator_address": "localhost:1", "host_count": 2, "host_index": 2}
     assert_refused(train(workdir=tmp_path / "run", **hosts), "train", "--host_index=2 with --host_count=2")
 
 
-def test_a_folder_that_holds_no_run_is_refused(train, tmp_path):
+def test_a_folder_with_other_files_is_refused(train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
-    assert_refused(train(workdir=tmp_path / "run"), "train", "not empty and holds no run")
+    assert_refused(train(workdir=tmp_path / "run"), "train", "not empty and contains no run")
     assert os.listdir(tmp_path / "run") == ["thesis.txt"]
 
 
-def test_a_file_in_the_place_of_a_folder_is_refused(train, tmp_path):
+def test_a_file_instead_of_a_folder_is_refused(train, tmp_path):
     (tmp_path / "file").write_text("")
     assert_refused(train(workdir=tmp_path / "file"), "train", "is a file")
     assert_refused(train(workdir="/dev/null/run"), "train", "Not a directory", "/dev/null/run")
@@ -387,22 +387,22 @@ def _damage_checkpoint(run):
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
-        (_damage_config, ("config.json", "not a configuration")),
+        (_damage_config, ("config.json", "is damaged or was written by another version")),
         (_damage_metrics, ("metrics.jsonl", "line 2")),
-        (_damage_checkpoint, ("checkpoint 4", "cannot be read", "resumes from the one before")),
+        (_damage_checkpoint, ("checkpoint 4", "cannot be read", "to resume from the previous checkpoint")),
     ],
 )
-def test_a_damaged_run_is_one_line(run_copy, train, damage, parts):
+def test_a_damaged_run_is_reported_in_one_line(run_copy, train, damage, parts):
     damage(run_copy)
     before = contents(run_copy)
     assert_refused(train(workdir=run_copy), "train", *parts)
     assert contents(run_copy) == before
 
 
-# Training that cannot go on
+# Failures during training
 
 
-def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(train, tmp_path):
+def test_a_non_finite_loss_stops_training_and_keeps_the_last_good_checkpoint(train, tmp_path):
     result = train(workdir=tmp_path / "run", learning_rate=1e30, steps=20)
     assert_refused(result, "train", "training stopped at step 2", "the last good checkpoint is step 1", "learning_rate")
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(read_state(tmp_path / "run")))
@@ -410,10 +410,10 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tra
 
 
 @pytest.mark.parametrize("limit", [500, 4000])
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(finished, train, tmp_path, limit):
-    """A file may have ``limit`` bytes: config.json is longer than the first, a checkpoint than the second.
+def test_a_run_resumes_after_a_full_disk(finished, train, tmp_path, limit):
+    """Files are limited to ``limit`` bytes: the first limit is too small for config.json, the second for a checkpoint.
 
-    (What is prepared, and compiled, is there already from the run that went before.)
+    (Prepared data and compiled programs exist already from an earlier run.)
     """
     workdir = tmp_path / "run"
     assert_refused(train(workdir=workdir, file_limit=limit), "train", "cannot write", "File too large")
@@ -427,10 +427,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(finishe
     assert same_state(workdir, finished)
 
 
-def test_a_disk_that_is_full_for_tensorboard_ends_the_run_and_does_not_hang(finished, train, tmp_path):
-    """Its pictures are written on a thread of its own, which others wait for."""
+def test_a_full_disk_in_tensorboards_thread_stops_the_run(finished, train, tmp_path):
+    """TensorBoard writes on a thread of its own; the run must not wait for it forever."""
     flags = {"eval_every": 1, "save_every": 4, "file_limit": 8000}
     assert_refused(train(workdir=tmp_path / "run", **flags), "train", "cannot write: File too large")
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
     for picture in (tmp_path / "run" / "pictures").iterdir():
-        Image.open(picture).load()  # whole, if it is there
+        Image.open(picture).load()  # complete, if it exists

@@ -1,4 +1,4 @@
-"""The command against the authors' network: the shared cases agree, and a change is found."""
+"""Tests of the command ``verify``: parity cases agree, and changed or broken cases are reported."""
 
 import commands
 import numpy as np
@@ -10,22 +10,22 @@ pytestmark = pytest.mark.xdist_group("verify")  # they share compiled programs
 CASES = ("gta5_64x128.npz", "synthia_72x104.npz")
 
 
-def test_both_shared_cases_agree(shared, session_dir, tmp_path):
+def test_shared_cases_agree(shared, session_dir, tmp_path):
     words = [f"--case={shared / 'parity' / name}" for name in CASES]
     result = commands.run(tmp_path / "output", "verify", *words)
     assert (result.code, result.said()) == (0, [])
     assert "all quantities agree" in result.stdout
     for name in CASES:
         with np.load(shared / "parity" / name) as case:
-            # Each stored array but names and settings is printed with its error and bound.
+            # The command prints each stored array except names and settings.
             arrays = [key for key in case.files if case[key].ndim and key not in ("grad_names", "history")]
         part = result.stdout.split(name)[1].split(".npz")[0]
         assert all(f"  {key} " in part for key in [*arrays, "history, step 0", "history, later steps"])
     assert "OVER" not in result.stdout
 
 
-def test_a_case_ships_with_the_package_and_a_changed_value_in_it_is_found(session_dir, tmp_path):
-    """Three parts in ten thousand of one array: all others still agree, in the same run."""
+def test_a_changed_value_in_the_shipped_case_is_found(session_dir, tmp_path):
+    """One array is changed by 3e-4; all other quantities still agree."""
     from sean_jax.verify import PARITY
 
     (shipped,) = PARITY.glob("*.npz")
@@ -40,15 +40,14 @@ def test_a_case_ships_with_the_package_and_a_changed_value_in_it_is_found(sessio
     assert "3.0e-04" in result.stdout
 
 
-def test_winograds_tiles_in_every_layer_agree_too(monkeypatch):
-    """In the backbone's, that is, student and teacher; which layers are given any depends on the size."""
-    from sean_jax.ops import implementation as formulation
-    from sean_jax.ops import winograd
+def test_winograd_tiles_in_every_layer_agree(monkeypatch):
+    """Uses Winograd tiles in all layers of the backbone; the size of the input would select fewer."""
+    from sean_jax.ops import implementation, winograd
     from sean_jax.parity.compare import compare
     from sean_jax.parity.reference import load_case
     from sean_jax.verify import PARITY
 
-    monkeypatch.setenv(formulation.VARIABLE, "cpu")
+    monkeypatch.setenv(implementation.VARIABLE, "cpu")
     tiled = []
     monkeypatch.setattr(winograd, "best_tile", lambda *shape, **_: tiled.append(shape) or 4)
     (shipped,) = PARITY.glob("*.npz")
@@ -94,7 +93,7 @@ DAMAGES = (damage_nothing, damage_all, damage_end, damage_middle, keep_one, lose
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_broken_case_is_one_line(session_dir, tmp_path, damage):
+def test_a_broken_case_is_reported_in_one_line(session_dir, tmp_path, damage):
     from sean_jax.verify import PARITY
 
     (shipped,) = PARITY.glob("*.npz")

@@ -2,10 +2,10 @@
 
 >>> image, label = draw("minicity_camera", seed=1, height=128, width=256)
 
-`minicity_game` is the labelled source; `minicity_camera` is the target, whose labels are for scoring only. Neither is
-a photograph. A scene is a list of polygons in metres (`mesh`, `scene` and the models they place), a raster says which
-polygon covers which pixel (`raster`), and a look makes that a picture (`looks`, `palettes`); `picture` joins the three
-and `write` puts many on disk.
+`minicity_game` is the labelled source; `minicity_camera` is the target, whose labels are for scoring only. Both are
+synthetic. A scene is a list of polygons in metres (`mesh`, `scene` and the models that it places). `raster` finds the
+polygon that covers each pixel, and a look (`looks`, `palettes`) turns the result into a picture. `picture` combines
+these steps and `write` draws whole data sets to disk.
 """
 
 from .picture import LOOKS, draw

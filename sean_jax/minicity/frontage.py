@@ -1,7 +1,7 @@
-"""What lines a street: buildings, walls, fences, hedges and trees.
+"""Models of the objects along a street: buildings, walls, fences, hedges and trees.
 
-Every function adds to a mesh in world coordinates. `side` is -1 on the left and +1 on the right of the street, `front`
-is the distance of the frontage from x = 0, and a segment runs along the street over `z` = (near, far).
+Every function adds polygons in world coordinates to a mesh. `side` is -1 on the left and +1 on the right of the street,
+`front` is the distance of the frontage from x = 0, and a segment extends along the street over `z` = (near, far).
 """
 
 import numpy as np
@@ -16,19 +16,19 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)
 
 
 def along(side: int, x: float, z: Span, y: Span) -> list[tuple[float, float, float]]:
-    """A standing rectangle parallel to the street that faces it, at the distance `x` from the middle."""
+    """Returns an upright rectangle parallel to the street and facing it, at the distance `x` from x = 0."""
     corners = [(side * x, y[0], z[0]), (side * x, y[0], z[1]), (side * x, y[1], z[1]), (side * x, y[1], z[0])]
     return corners if side > 0 else corners[::-1]
 
 
 def across(side: int, x: Span, z: float, y: Span) -> list[tuple[float, float, float]]:
-    """A standing rectangle that faces the camera, from x[0] (nearer the street) to x[1]."""
+    """Returns an upright rectangle that faces the camera, from x[0] (nearer the street) to x[1]."""
     a, b = sorted((side * x[0], side * x[1]))
     return [(b, y[0], z), (a, y[0], z), (a, y[1], z), (b, y[1], z)]
 
 
 def _grid(first: Span, second: Span, columns: int, rows: int, fill: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Rectangles [n, 4 = (u0, u1, v0, v1)] of a regular grid, each filling a share of its cell."""
+    """Returns a regular grid of rectangles [n, 4], columns (u0, u1, v0, v1), each filling a share of its cell."""
     width, height = (first[1] - first[0]) / columns, (second[1] - second[0]) / rows
     u = np.tile(first[0] + width * (np.arange(columns) + 0.5), rows)
     v = np.repeat(second[0] + height * (np.arange(rows) + 0.5), columns)
@@ -39,7 +39,7 @@ def _grid(first: Span, second: Span, columns: int, rows: int, fill: tuple[float,
 
 
 def _facade_quads(cells: npt.NDArray[np.float64], side: int, x: float) -> npt.NDArray[np.float64]:
-    """Cells (z0, z1, y0, y1) as polygons [n, 4, 3] on the plane along the street."""
+    """Turns cells (z0, z1, y0, y1) into polygons [n, 4, 3] on a plane parallel to the street."""
     quads = np.empty((len(cells), 4, 3))
     quads[..., 0] = side * x
     quads[..., 1] = cells[:, [2, 2, 3, 3]]
@@ -48,7 +48,7 @@ def _facade_quads(cells: npt.NDArray[np.float64], side: int, x: float) -> npt.ND
 
 
 def _front_quads(cells: npt.NDArray[np.float64], side: int, z: float) -> npt.NDArray[np.float64]:
-    """Cells (u0, u1, y0, y1), u away from the street, as polygons [n, 4, 3] that face the camera."""
+    """Turns cells (u0, u1, y0, y1), u being the distance from x = 0, into polygons [n, 4, 3] that face the camera."""
     quads = np.empty((len(cells), 4, 3))
     quads[..., 0] = side * cells[:, [1, 0, 0, 1] if side > 0 else [0, 1, 1, 0]]
     quads[..., 1] = cells[:, [2, 2, 3, 3]]
@@ -57,7 +57,7 @@ def _front_quads(cells: npt.NDArray[np.float64], side: int, z: float) -> npt.NDA
 
 
 def building(mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: Span, storeys: int) -> float:
-    """A house with windows on both visible sides; returns its height in metres."""
+    """Adds a house with windows on both visible sides; returns its height in metres."""
     label, hue, trim = Label.BUILDING, rng.random(), rng.random()
     ground, storey, depth = rng.uniform(3.2, 4.2), rng.uniform(2.9, 3.4), rng.uniform(8, 14)
     height = ground + storeys * storey
@@ -82,7 +82,7 @@ def building(mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: S
 def _ground_floor(
     mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: Span, ground: float, columns: int
 ) -> None:
-    """Shops with awnings, or windows and doors."""
+    """Adds shops with awnings, or windows and doors."""
     label, trim = Label.BUILDING, rng.random()
     shops = rng.random() < 0.45
     count = max(1, columns // 2) if shops else columns
@@ -109,7 +109,7 @@ def _ground_floor(
 
 
 def _roof(mesh: Mesh, rng: np.random.Generator, side: int, x: Span, z: Span, height: float) -> None:
-    """A cornice, and on some houses a ridge along the street with its gable."""
+    """Adds a cornice and, on some houses, a gabled roof with its ridge along the street."""
     label, hue = Label.BUILDING, rng.random()
     if rng.random() < 0.45:
         ridge, middle = height + rng.uniform(2.0, 4.5), (x[0] + x[1]) / 2
@@ -125,7 +125,7 @@ def _roof(mesh: Mesh, rng: np.random.Generator, side: int, x: Span, z: Span, hei
 
 
 def wall(mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: Span) -> float:
-    """A garden or retaining wall with piers and a coping; returns its height."""
+    """Adds a garden or retaining wall with piers and a coping; returns its height."""
     height, hue = rng.uniform(1.6, 3.2), rng.random()
     mesh.add(across(side, (front, front + 0.4), z[0], (0, height)), Label.WALL, M.MASONRY, hue, closed=True)
     mesh.add(along(side, front, z, (0, height)), Label.WALL, M.MASONRY, hue, closed=True)
@@ -137,7 +137,7 @@ def wall(mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: Span)
 
 
 def fence(mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: Span) -> float:
-    """A fence: boards or mesh between posts, labelled whole as Cityscapes does; returns its height."""
+    """Adds a fence, including its gaps as in Cityscapes' labels; returns its height."""
     height, hue = rng.uniform(1.1, 2.0), rng.random()
     mesh.add(along(side, front, z, (0.1, height - 0.08)), Label.FENCE, M.RAILING, hue)
     pitch = rng.choice([0.35, 0.7, 1.4])
@@ -152,7 +152,7 @@ def fence(mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: Span
 
 
 def _blobs(rng: np.random.Generator, boxes: npt.NDArray[np.float64], z: float) -> npt.NDArray[np.float64]:
-    """Irregular round outlines [n, 20, 3] that face the camera, in `boxes` [n, 4]: centre x, y and half extent x, y."""
+    """Returns irregular round outlines [n, 20, 3] that face the camera; `boxes` [n, 4]: centre x, y, half size x, y."""
     points = np.full((len(boxes), 20, 3), z)
     outline = _CIRCLE * rng.uniform(0.88, 1.06, (len(boxes), 20, 1))
     points[..., :2] = boxes[:, None, :2] + boxes[:, None, 2:] * outline
@@ -160,7 +160,7 @@ def _blobs(rng: np.random.Generator, boxes: npt.NDArray[np.float64], z: float) -
 
 
 def tree(mesh: Mesh, rng: np.random.Generator, x: float, z: float, height: float) -> None:
-    """A trunk and a crown of overlapping clumps, the lit ones above; the trunk counts as vegetation."""
+    """Adds a tree: a trunk and a crown of overlapping clumps, all with the class vegetation."""
     crown, hue = height * rng.uniform(0.26, 0.36), rng.random() * 0.7
     stem = height * 0.02 + 0.05
     middle = height - 1.1 * crown
@@ -175,7 +175,7 @@ def tree(mesh: Mesh, rng: np.random.Generator, x: float, z: float, height: float
 
 
 def hedge(mesh: Mesh, rng: np.random.Generator, side: int, front: float, z: Span) -> float:
-    """A row of bushes from far to near; returns its height."""
+    """Adds a row of bushes, painted from far to near; returns its height."""
     height, hue = rng.uniform(1.2, 2.6), rng.random() * 0.8
     mesh.add(along(side, front + 0.5, z, (0, height * 0.8)), Label.VEGETATION, M.LEAVES, hue)
     for start in np.arange(z[1] - 0.6, z[0], -1.7):

@@ -1,6 +1,6 @@
-"""What stands on the pavement: lamp posts, traffic lights, signs, bins.
+"""Models of street furniture: lamp posts, traffic lights, signs, bins.
 
-Each is built around its own foot and faces the camera.
+The foot of each model is at its origin, and the model faces the camera.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def _pole(mesh: Mesh, height: float, thickness: float, hue: float = 0.5) -> None
 
 
 def lamp_post(rng: np.random.Generator, side: int) -> Mesh:
-    """A street lamp whose arm reaches over the road (`side` as in the frontage); all of it is class pole."""
+    """Builds a street lamp with an arm over the road (`side` as in `frontage`); all of it has the class pole."""
     mesh, height, reach = Mesh(), rng.uniform(6.0, 9.0), rng.uniform(1.0, 2.2)
     hue = rng.random()
     _pole(mesh, height, rng.uniform(0.15, 0.22), hue)
@@ -29,16 +29,16 @@ def lamp_post(rng: np.random.Generator, side: int) -> Mesh:
 
 
 def _signal(mesh: Mesh, x: float, y: float, phase: int) -> None:
-    """A housing 0.36 m wide and 1 m high with three lamps, the lit one bright; `phase` is 0 red, 1 amber, 2 green."""
+    """Adds a housing of about 0.4 m by 1 m with three lamps, one of them lit: `phase` is 0 red, 1 amber, 2 green."""
     mesh.add(upright((x - 0.2, x + 0.2), (y, y + 1.05)), Label.TRAFFIC_LIGHT, M.LIGHT_BOX)
-    for place in range(3):
-        lens = [(a + x, b, 0.0) for a, b in disc(0.135, (0.0, y + 0.85 - 0.32 * place), 8)]
+    for index in range(3):
+        lens = [(a + x, b, 0.0) for a, b in disc(0.135, (0.0, y + 0.85 - 0.32 * index), 8)]
         # Lamp colours: red, amber, green, and unlit in the last quarter of the hues.
-        mesh.add(lens, Label.TRAFFIC_LIGHT, M.LAMP, 0.25 * (phase if place == phase else 3) + 0.1)
+        mesh.add(lens, Label.TRAFFIC_LIGHT, M.LAMP, 0.25 * (phase if index == phase else 3) + 0.1)
 
 
 def traffic_light(rng: np.random.Generator, side: int, phase: int) -> Mesh:
-    """A signal on a post, sometimes with a second one on an arm over the road."""
+    """Builds a signal on a post, sometimes with a second one on an arm over the road."""
     mesh = Mesh()
     overhead = rng.random() < 0.4
     height = 5.6 if overhead else 3.4
@@ -52,7 +52,7 @@ def traffic_light(rng: np.random.Generator, side: int, phase: int) -> Mesh:
 
 
 def sign(rng: np.random.Generator) -> Mesh:
-    """A traffic sign: round, triangular, square or a name board, with its mark."""
+    """Builds a round, triangular or square traffic sign, or a name board, with a symbol on it."""
     mesh, label = Mesh(), Label.TRAFFIC_SIGN
     kind, hue, size = rng.integers(4), rng.random(), rng.uniform(0.36, 0.5)
     y = rng.uniform(2.1, 2.6)
@@ -71,7 +71,7 @@ def sign(rng: np.random.Generator) -> Mesh:
 
 
 def clutter(rng: np.random.Generator) -> Mesh:
-    """A bin, a bollard or a switch box: static, an ignored class."""
+    """Builds a bin, a bollard or a switch box, with the ignored class static."""
     mesh, hue = Mesh(), rng.random()
     width, height = ((0.5, 1.0), (0.18, 0.9), (0.9, 1.3))[rng.integers(3)]
     mesh.add(upright((-width / 2, width / 2), (0, height)), Label.STATIC, M.BIN, hue)

@@ -1,8 +1,8 @@
-"""Two looks of one world: light, surfaces and lens, applied to what the raster says is where.
+"""Two looks of one world: light, surfaces and lens, applied to a rasterised scene.
 
-The looks share every polygon and no colour. `GAME` is what an engine shades: even colours, hard shadows, clear air.
-`CAMERA` is what a sensor records: worn surfaces, haze, a low or hidden sun, a lens, noise. The numbers were chosen by
-eye, as two worlds a person takes for the same street; no network was asked.
+The looks share all polygons and no colours. `GAME` imitates a game engine: even colours, hard shadows, clear air.
+`CAMERA` imitates a camera: worn surfaces, haze, a low or hidden sun, lens blur, noise. The numbers were chosen by eye;
+they were not tuned with a network.
 """
 
 from dataclasses import dataclass
@@ -18,24 +18,32 @@ from .raster import Buffers, Floats, Lens
 from .scene import Scene
 
 Range = tuple[float, float]
-TILE = 256  # texels of the noise tile, a power of two
+TILE = 256  # side of the noise tile in texels, a power of two
 CLOUD_SLOPE = 1.7  # clouds are smoother than worn ground
 
 
 @dataclass(frozen=True)
 class Look:
-    """What tells one look from another; ranges are drawn from anew for each picture.
+    """The parameters of a look. Each picture draws its own value from every range.
 
     Attributes:
-        palette: column of the palettes.
-        sun_height: elevation in radians. sun_power: 0 (hidden) to 1, what the sun adds to the ambient light.
-        ambient: light in the shade, 1 = the palette's colour. shadow_blur: share of the picture's size (`_extent`).
-        surface: strength of the textures. coarse: their size in metres.
-        fog: metres after which 63 % of the colour is the air's. air: its colour, and the lower sky's.
-        zenith, cloud: colours of the upper sky and of clouds. cloud_cover: (share, softness).
-        tint: largest relative error of the white balance. exposure: gain. falloff: light lost across the picture.
-        vignette: light lost in the corners. blur: radius of the lens, share of the picture's size.
-        grain: standard deviation of the sensor's noise in middle grey, 0–255.
+        palette: column of `palettes.PALETTES`.
+        sun_height: elevation of the sun, radians.
+        sun_power: light that the sun adds to the ambient light, 0 (hidden) to 1.
+        ambient: light in the shade; 1 gives the palette's colour.
+        shadow_blur: blur radius of shadows, as a share of the picture's size (`_extent`).
+        surface: strength of the textures.
+        coarse: size of the textures, metres.
+        fog: distance at which haze replaces 63 % of the colour, metres.
+        air: colour of the haze and of the lower sky.
+        zenith, cloud: colours of the upper sky and of the clouds.
+        cloud_cover: (share of the sky, softness of the edges).
+        tint: largest relative error of the white balance.
+        exposure: gain.
+        falloff: loss of light across the picture.
+        vignette: loss of light in the corners.
+        blur: blur radius of the lens, as a share of the picture's size.
+        grain: standard deviation of sensor noise in middle grey, 0–255.
     """
 
     palette: int
@@ -72,7 +80,7 @@ CAMERA = Look(
 
 @lru_cache(maxsize=2)
 def noise_tile(slope: float = 1.0) -> Floats:
-    """A tile [256, 256] of noise that repeats seamlessly, mean 0, standard deviation 1: amplitude falls as f^-slope."""
+    """Returns a seamless tile of noise [256, 256], mean 0, standard deviation 1; its amplitude falls as f^-slope."""
     white = np.random.default_rng(2019).normal(size=(TILE, TILE))
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.fftfreq(TILE))
     frequency[0, 0] = np.inf
@@ -82,7 +90,14 @@ def noise_tile(slope: float = 1.0) -> Floats:
 
 @dataclass(frozen=True)
 class View:
-    """The centre of each pixel as the shading steps need it: all [h, w] but `normal` [polygons + 1, 3]."""
+    """Position and material at the centre of each pixel; every field is [h, w].
+
+    Attributes:
+        x, y, z: world coordinates, metres.
+        level: whether the surface is nearly horizontal.
+        sky: whether the pixel shows the sky.
+        material: a `Material`.
+    """
 
     x: Floats
     y: Floats
@@ -93,7 +108,7 @@ class View:
 
 
 def _view(scene: Scene, buffers: Buffers) -> View:
-    """Where in the world each pixel lies (metres), and on what."""
+    """Computes the position and the material of each pixel."""
     height, width = buffers.centre.shape
     lens = Lens.of(scene.camera, height, width)
     depth = 1 / np.maximum(buffers.inverse_depth, np.float32(1 / 2000))
@@ -105,18 +120,18 @@ def _view(scene: Scene, buffers: Buffers) -> View:
 
 
 def shade(scene: Scene, buffers: Buffers, look: Look, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """The picture [h, w, 3] of a scene in a look. The steps work on [3, h, w]: NumPy is faster on long rows."""
+    """Returns the picture [h, w, 3] of a scene. The steps work on [3, h, w], since NumPy is faster on long rows."""
     view = _view(scene, buffers)
     sun, power = _sun(look, rng)
-    picture = _painted(scene, buffers, look, sun, power)
+    picture = _lit_colours(scene, buffers, look, sun, power)
     picture *= _texture(view, look, rng)
     picture *= 1 - (power / (look.ambient + power)) * _shadow(scene, view, look, sun)
-    picture = _air(picture, view, look, rng)
+    picture = _haze_and_sky(picture, view, look, rng)
     return _sensor(_lens(picture, look, sun, rng), look, rng)
 
 
 def _sun(look: Look, rng: np.random.Generator) -> tuple[Floats, float]:
-    """The direction to the sun (unit) and its power; it is never straight ahead."""
+    """Draws the direction to the sun (a unit vector), which is never straight ahead, and its power."""
     height, turn = rng.uniform(*look.sun_height), rng.uniform(0.25, 2.6) * rng.choice([-1, 1])
     flat = np.cos(height)
     direction = np.array([flat * np.sin(turn), np.sin(height), flat * np.cos(turn)], np.float32)
@@ -124,29 +139,29 @@ def _sun(look: Look, rng: np.random.Generator) -> tuple[Floats, float]:
 
 
 def _extent(height: int, width: int) -> float:
-    """The size of a picture to which blurs are proportional: its height if it is twice as wide as high."""
+    """Returns a picture's size, to which blurs are proportional: its height if it is twice as wide as high."""
     return float(np.sqrt(height * width / 2))
 
 
 def _channels(image: Image.Image) -> Floats:
-    """An image as [channels, h, w]."""
+    """Converts an image to an array [channels, h, w]."""
     return np.ascontiguousarray(np.moveaxis(np.asarray(image), -1, 0)).astype(np.float32)
 
 
 def _pixels(picture: Floats) -> npt.NDArray[np.uint8]:
-    """[3, h, w] as an image's array [h, w, 3]."""
+    """Converts [3, h, w] to an image's uint8 array [h, w, 3]."""
     return np.ascontiguousarray(np.moveaxis(np.clip(picture + 0.5, 0, 255).astype(np.uint8), 0, -1))
 
 
-def _painted(scene: Scene, buffers: Buffers, look: Look, sun: Floats, power: float) -> Floats:
-    """Colours under ambient light and the sun by Lambert's law, the samples of each pixel averaged."""
+def _lit_colours(scene: Scene, buffers: Buffers, look: Look, sun: Floats, power: float) -> Floats:
+    """Computes colours under ambient light and the sun by Lambert's law, averaged over the samples of each pixel."""
     polygons = scene.polygons
     base = colours(look.palette, polygons.material, polygons.hue)
-    # The sky lights what faces up a little more: without it a hidden sun would leave every edge invisible.
+    # Surfaces that face up get a little more skylight: otherwise all edges would vanish when the sun is hidden.
     lit = np.maximum(np.einsum("ij,j->i", buffers.normal[1:], sun), 0)
     light = look.ambient * (0.86 + 0.14 * buffers.normal[1:, 1]) + power * (0.25 + 0.75 * lit / max(sun[1], 0.45))
     table = np.zeros((len(base) + 1, 4), np.uint8)
-    table[0, :3] = look.air  # for the share of sky in edge pixels; the sky proper is painted later
+    table[0, :3] = look.air  # the sky's share of edge pixels; `_haze_and_sky` paints the sky itself
     table[1:, :3] = np.clip(base * light[:, None], 0, 255)
     samples = table.view(np.uint32)[:, 0][buffers.ids]
     image = Image.fromarray(samples.view(np.uint8).reshape(*samples.shape, 4), "RGBX")
@@ -159,11 +174,11 @@ def _sample(tile: Floats, u: Floats, v: Floats) -> Floats:
 
 
 def _texture(view: View, look: Look, rng: np.random.Generator) -> Floats:
-    """A factor around 1 [h, w] that varies over surfaces as they lie in the world, less so where it would flicker."""
+    """Returns a factor around 1 [h, w] that follows the surfaces in the world and weakens with distance."""
     tile, shift = noise_tile(), rng.uniform(0, TILE, 2).astype(np.float32)
     u = np.where(view.level, view.x, view.x + view.z)
     v = np.where(view.level, view.z, view.y)
-    # A tile spans `coarse` * 16 metres; the second, finer one is for leaves, bark and paving.
+    # The tile spans `coarse` * 16 metres, and a fifth of that for the finer texture of leaves, bark and paving.
     scale = np.float32(16 / look.coarse)
     wide = _sample(tile, u * scale + shift[0], v * scale + shift[1])
     fine = _sample(tile, u * scale * 5 + shift[1], v * scale * 5 + shift[0])
@@ -174,7 +189,7 @@ def _texture(view: View, look: Look, rng: np.random.Generator) -> Floats:
 
 @lru_cache(maxsize=1)
 def _roughness() -> Floats:
-    """How much of a texture each material takes; leaves most, paint and glass least."""
+    """Returns the strength of the texture of each material: leaves most, paint and glass least."""
     rough = np.ones(len(Material), np.float32)
     for material in (Material.LEAVES, Material.GRASS, Material.BALLAST):
         rough[material] = 1.7
@@ -194,7 +209,10 @@ def _roughness() -> Floats:
 
 
 def _shadow(scene: Scene, view: View, look: Look, sun: Floats) -> Floats:
-    """Where level ground lies in shadow: 0 to 1 [h, w]. Each caster is a box; its shadow is the box sheared flat."""
+    """Returns how much of each pixel of level ground is in shadow, 0 to 1 [h, w].
+
+    Each caster is a box. Its shadow is the box sheared along the sun's direction onto the ground.
+    """
     height, width = view.sky.shape
     image = Image.new("L", (width, height))
     if len(scene.casters):
@@ -210,13 +228,13 @@ def _shadow(scene: Scene, view: View, look: Look, sun: Floats) -> Floats:
 
 
 def _shadow_quads(casters: Floats, sun: Floats) -> Floats:
-    """Footprint, top and the four sides of each caster's shadow as quads [n * 6, 4, 3] on the ground."""
+    """Projects the footprint, top and four sides of each caster onto the ground as quads [n * 6, 4, 3]."""
     x, z, half_width, half_length, heading, height = casters.T
     sides = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]], np.float32)
     across, along = sides[:, 0] * half_width[:, None], sides[:, 1] * half_length[:, None]
     cos, sin = np.cos(heading)[:, None], np.sin(heading)[:, None]
     foot = np.stack([x[:, None] + across * cos + along * sin, z[:, None] + along * cos - across * sin], -1)
-    # A sun near the horizon throws shadows without end; past five heights nobody would tell whose they are.
+    # Limits the very long shadows of a sun near the horizon to five times the caster's height.
     reach = height * min(1 / max(float(sun[1]), 0.2), 5.0)
     top = foot - reach[:, None, None] * sun[[0, 2]]
     following = [1, 2, 3, 0]
@@ -225,8 +243,8 @@ def _shadow_quads(casters: Floats, sun: Floats) -> Floats:
     return np.stack([flat[..., 0], np.zeros_like(flat[..., 0]), flat[..., 1]], axis=-1)
 
 
-def _air(picture: Floats, view: View, look: Look, rng: np.random.Generator) -> Floats:
-    """Haze that thickens with distance, and the sky behind everything."""
+def _haze_and_sky(picture: Floats, view: View, look: Look, rng: np.random.Generator) -> Floats:
+    """Adds haze that thickens with distance, and the sky."""
     height, width = view.sky.shape
     air, zenith, cloud = (np.array(colour, np.float32)[:, None, None] for colour in (look.air, look.zenith, look.cloud))
     clear = np.exp(-view.z / rng.uniform(*look.fog))
@@ -234,7 +252,7 @@ def _air(picture: Floats, view: View, look: Look, rng: np.random.Generator) -> F
     rise = np.linspace(1.3, 0, height, dtype=np.float32)[:, None]
     sky = air + (zenith - air) * np.clip(rise, 0, 1)
     cover, softness = look.cloud_cover
-    # Clouds lie in a level sheet: they are wider than high.
+    # `_clouds` stretches its window, so that clouds are wider than high.
     bank = _clouds(height, width, rng)
     thick = np.clip((bank - (0.9 - 2 * cover * rng.uniform(0.4, 1.1))) / softness, 0, 1)
     sky = sky + (cloud - sky) * thick * np.float32(0.9)
@@ -242,14 +260,14 @@ def _air(picture: Floats, view: View, look: Look, rng: np.random.Generator) -> F
 
 
 def _clouds(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """A smooth window [h, w] of the noise."""
+    """Returns a random window of the smooth noise, resized to [h, w]."""
     left, top = rng.integers(0, TILE - 110), rng.integers(0, TILE - 170)
     window = Image.fromarray(noise_tile(CLOUD_SLOPE)[top : top + 170, left : left + 110])
     return np.asarray(window.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _lens(picture: Floats, look: Look, sun: Floats, rng: np.random.Generator) -> Floats:
-    """Exposure, white balance, uneven light from the sun's side, dark corners, and the lens's blur."""
+    """Applies exposure, white balance, more light on the sun's side, vignetting and lens blur."""
     height, width = picture.shape[1:]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -264,7 +282,7 @@ def _lens(picture: Floats, look: Look, sun: Floats, rng: np.random.Generator) ->
 
 
 def _sensor(picture: Floats, look: Look, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Noise that grows with the light's square root, mostly the same in all channels, and 8 bits."""
+    """Adds noise that grows with the square root of the light and is correlated between channels; converts to uint8."""
     grain = rng.uniform(*look.grain)
     if grain > 0:
         noise = rng.standard_normal(picture.shape, dtype=np.float32)

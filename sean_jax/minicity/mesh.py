@@ -1,7 +1,7 @@
-"""Polygons in metres: the one thing a scene is made of.
+"""Polygons in metres, of which scenes consist.
 
-World axes: x to the right, y up from the road, z along the street away from the camera, which hangs above the origin.
-A model is built around its own origin, facing +z, and then placed. Polygons are kept in the order of painting.
+World axes: x to the right, y up from the road, z along the street away from the camera, which is above the origin.
+A model is built around its own origin, facing +z, and then placed. Polygons are stored in painting order.
 """
 
 import math
@@ -16,7 +16,7 @@ Points = Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]] | npt.N
 
 
 class Label(IntEnum):
-    """The Cityscapes labelIds that are drawn: the 19 classes of the benchmark and three ignored ones."""
+    """The Cityscapes labelIds that minicity uses: the 19 classes of the benchmark and three ignored ones."""
 
     EGO = 1
     STATIC = 4
@@ -42,7 +42,7 @@ class Label(IntEnum):
     BICYCLE = 33
 
 
-# What a surface is made of; a look says which colours and textures that means.
+# The materials of surfaces; a look assigns colours and textures to them.
 Material = IntEnum(
     "Material",
     "SKY ASPHALT PAVING KERB MARKING GRASS BALLAST STEEL "
@@ -61,8 +61,8 @@ class Polygons:
         points: float32 [vertices, 3], metres; the first three corners of a polygon span its plane.
         starts: int [n], index of each polygon's first vertex.
         label, material: uint8 [n].
-        hue: float32 [n] in [0, 1), which of a material's colours.
-        closed: bool [n], the polygon is a face of a solid and unseen from behind.
+        hue: float32 [n] in [0, 1), selects one of the material's colours.
+        closed: bool [n], whether the polygon is a face of a solid, invisible from behind.
     """
 
     points: npt.NDArray[np.float32]
@@ -89,7 +89,7 @@ class Mesh:
         hue: float | list[float] = 0.5,
         closed: bool = False,
     ) -> None:
-        """Adds one polygon [k, 3], or several of the same kind [n, k, 3] with a hue in common or one each."""
+        """Adds one polygon [k, 3] or several [n, k, 3], with one hue for all or a list with one each."""
         array = np.asarray(points, np.float32)
         corners = array.shape[-2]
         count = array.size // (3 * corners)
@@ -101,14 +101,14 @@ class Mesh:
             self._attributes += [(label, material, hue, closed)] * count
 
     def extend(self, other: "Mesh") -> "Mesh":
-        """Paints `other` after what is here."""
+        """Appends the polygons of `other`, which are painted after those of this mesh; returns this mesh."""
         self._points += other._points
         self._counts += other._counts
         self._attributes += other._attributes
         return self
 
     def placed(self, x: float, z: float, heading: float = 0.0, y: float = 0.0) -> "Mesh":
-        """This mesh turned by `heading` (radians, 0 faces away from the camera) and moved to (x, y, z)."""
+        """Returns this mesh turned by `heading` (radians, 0 faces away from the camera) and moved to (x, y, z)."""
         points = np.concatenate(self._points)
         cos, sin = np.float32(np.cos(heading)), np.float32(np.sin(heading))
         moved = np.empty_like(points)
@@ -118,10 +118,10 @@ class Mesh:
         return self._with(moved)
 
     def pressed(self, x: float, z: float, heading: float, y: float = 0.0, scale: float = 1.0) -> "Mesh":
-        """As `placed`, but pressed flat into the plane at z: for people and bicycles, too thin for their depth to show.
+        """As `placed`, but flattened into the plane at z; for people and bicycles, whose depth would hardly show.
 
-        Width and depth are added as if both pointed the same way (and mirrored for a negative heading): parts made
-        to show from the front and from the side then keep their thickness at every angle between.
+        The projections of width and depth are added (and mirrored for a negative heading), so that parts modelled for
+        the front view and the side view keep their thickness at all angles in between.
         """
         points = np.concatenate(self._points) * np.float32(scale)
         cos, sin = np.float32(abs(np.cos(heading))), np.float32(abs(np.sin(heading)))
@@ -137,7 +137,7 @@ class Mesh:
         return mesh
 
     def polygons(self) -> Polygons:
-        """What was added, as arrays."""
+        """Returns the polygons as arrays."""
         counts = np.array(self._counts)
         label, material, hue, closed = np.array(self._attributes, np.float32).T
         return Polygons(
@@ -153,7 +153,7 @@ class Mesh:
 def prism(
     mesh: Mesh, profile: Sequence[tuple[float, float]], width: float, label: Label, material: Material, hue: float
 ) -> None:
-    """Adds a solid: the `profile` of (z, y) corners, from rear bottom over the top to the front, drawn out along x."""
+    """Adds a solid: a `profile` of (z, y) corners, from rear bottom over the top to the front, extruded along x."""
     half = width / 2
     flanks = [[(half, y, z) for z, y in profile], [(-half, y, z) for z, y in reversed(profile)]]
     mesh.add(flanks, label, material, hue, closed=True)
@@ -200,16 +200,16 @@ def on_end(
 
 
 def disc(radius: float, centre: tuple[float, float], corners: int = 10) -> list[tuple[float, float]]:
-    """Corners of a regular polygon, in the order of a profile."""
+    """Returns the corners of a regular polygon, in the order of a profile."""
     angles = [-2 * math.pi * step / corners for step in range(corners)]
     return [(centre[0] + radius * math.cos(a), centre[1] + radius * math.sin(a)) for a in angles]
 
 
 def strip(x: tuple[float, float], z: tuple[float, float], y: float = 0.0) -> list[tuple[float, float, float]]:
-    """A level rectangle."""
+    """Returns a horizontal rectangle."""
     return [(x[0], y, z[0]), (x[0], y, z[1]), (x[1], y, z[1]), (x[1], y, z[0])]
 
 
 def upright(x: tuple[float, float], y: tuple[float, float], z: float = 0.0) -> list[tuple[float, float, float]]:
-    """A standing rectangle that faces the camera."""
+    """Returns an upright rectangle that faces the camera."""
     return [(x[1], y[0], z), (x[0], y[0], z), (x[0], y[1], z), (x[1], y[1], z)]

@@ -1,4 +1,4 @@
-"""The colours of every material in both looks, sRGB 0–255. A polygon's hue in [0, 1) chooses among a row's colours."""
+"""The colours of every material in both looks, sRGB 0–255. A polygon's hue in [0, 1) selects one of them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +8,9 @@ from .mesh import Material
 M = Material
 Colours = list[tuple[int, int, int]]
 
-# material: (game, camera)
+# Material → (colours in the game look, colours in the camera look).
 PALETTES: dict[Material, tuple[Colours, Colours]] = {
-    M.SKY: ([(0, 0, 0)], [(0, 0, 0)]),  # painted apart
+    M.SKY: ([(0, 0, 0)], [(0, 0, 0)]),  # unused: the looks paint the sky
     M.ASPHALT: ([(86, 88, 98)], [(134, 127, 117)]),
     M.PAVING: ([(196, 184, 166)], [(112, 108, 106)]),
     M.KERB: ([(222, 216, 204)], [(146, 143, 138)]),
@@ -82,7 +82,7 @@ PALETTES: dict[Material, tuple[Colours, Colours]] = {
 
 
 def colours(look: int, material: npt.NDArray[np.uint8], hue: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The colour [n, 3] of each polygon in the look of this column, 0–255."""
+    """Returns the colour [n, 3] of each polygon, 0–255; `look` is a column of `PALETTES`."""
     rows = [PALETTES[kind][look] for kind in Material]
     counts = np.array([len(row) for row in rows])
     table = np.array([row + [row[-1]] * (counts.max() - len(row)) for row in rows], np.float32)

@@ -1,4 +1,4 @@
-"""Models of people and of what they ride. Each faces +z around its own origin and is placed with `Mesh.pressed`."""
+"""Models of people, bicycles and motorcycles. Each faces +z at its own origin and is placed with `Mesh.pressed`."""
 
 import math
 
@@ -18,9 +18,9 @@ def _limb(
     material: Material,
     hue: float = 0.5,
 ) -> None:
-    """A bar between two points (x, y, z) that keeps its thickness from every side."""
+    """Adds a bar between two points (x, y, z) whose thickness is visible from all sides."""
     (ax, ay, az), (bx, by, bz), half = start, end, thickness / 2
-    # Equal shares of x and z: whatever the heading, one of the two shows. Along a level bar thickness goes up instead.
+    # The thickness extends along x and z equally, so that one of them shows at any heading; along y for a level bar.
     if abs(by - ay) < 0.5 * math.hypot(bx - ax, bz - az):
         dx, dy = 0.0, half
     else:
@@ -35,7 +35,7 @@ def _limb(
 
 
 def _head(mesh: Mesh, y: float, z: float, label: Label, helmet: bool, hue: float) -> None:
-    """A head of 0.24 m, with hair or a helmet over its upper half."""
+    """Adds a head, with hair or a helmet over its upper half."""
     face = [(x * 0.8, up, z + x * 0.8) for x, up in disc(0.13, (0.0, y), 8)]
     mesh.add(face, label, M.SKIN, hue)
     cap = [(x * 0.85, up, z + x * 0.85) for x, up in disc(0.14, (0.0, y + 0.02), 8) if up > y - 0.02]
@@ -43,7 +43,7 @@ def _head(mesh: Mesh, y: float, z: float, label: Label, helmet: bool, hue: float
 
 
 def person(rng: np.random.Generator) -> Mesh:
-    """A pedestrian of 1.74 m in mid-step."""
+    """Builds a walking pedestrian of 1.74 m."""
     mesh, label = Mesh(), Label.PERSON
     stride = rng.uniform(0.05, 0.32)
     shirt, legs, skin = rng.random(3)
@@ -64,7 +64,7 @@ def person(rng: np.random.Generator) -> Mesh:
 
 
 def _wheel(mesh: Mesh, z: float, radius: float, width: float, label: Label, hub: Material) -> None:
-    """A wheel: a disc from the side, a bar of `width` from the front."""
+    """Adds a wheel: a disc for the side view and a bar of `width` for the front view."""
     tyre: Points = [(0.0, y, depth) for depth, y in disc(radius, (z, radius), 12)]
     mesh.add(tyre, label, M.RUBBER)
     mesh.add([(0.0, y, depth) for depth, y in disc(radius * 0.78, (z, radius), 10)], label, hub)
@@ -76,7 +76,7 @@ def _wheel(mesh: Mesh, z: float, radius: float, width: float, label: Label, hub:
 
 
 def bicycle(rng: np.random.Generator) -> Mesh:
-    """A bicycle, 1.75 m long."""
+    """Builds a bicycle, 1.75 m long."""
     mesh, label, hue = Mesh(), Label.BICYCLE, rng.random()
     _wheel(mesh, -0.52, 0.35, 0.07, label, M.CHROME)
     _wheel(mesh, 0.54, 0.35, 0.07, label, M.CHROME)
@@ -95,7 +95,7 @@ def bicycle(rng: np.random.Generator) -> Mesh:
 
 
 def motorcycle(rng: np.random.Generator) -> Mesh:
-    """A motorcycle, 2.1 m long."""
+    """Builds a motorcycle, 2.1 m long."""
     mesh, label, hue = Mesh(), Label.MOTORCYCLE, rng.random()
     _wheel(mesh, -0.68, 0.32, 0.16, label, M.CHROME)
     _wheel(mesh, 0.7, 0.32, 0.14, label, M.CHROME)
@@ -114,7 +114,7 @@ def motorcycle(rng: np.random.Generator) -> Mesh:
 
 
 def rider(rng: np.random.Generator, seat: float, helmet: bool) -> Mesh:
-    """Someone seated `seat` metres above the road with the hands on the bar in front: class rider, the mount apart."""
+    """Builds a rider (without the vehicle) seated `seat` metres above the road, hands on the handlebar."""
     mesh, label = Mesh(), Label.RIDER
     shirt, legs, skin = rng.random(3)
     lean = rng.uniform(0.1, 0.3)
@@ -138,10 +138,10 @@ def rider(rng: np.random.Generator, seat: float, helmet: bool) -> Mesh:
 
 
 def cyclist(rng: np.random.Generator) -> Mesh:
-    """A bicycle and its rider."""
+    """Builds a bicycle with its rider."""
     return bicycle(rng).extend(rider(rng, 0.98, helmet=rng.random() < 0.5))
 
 
 def motorcyclist(rng: np.random.Generator) -> Mesh:
-    """A motorcycle and its rider."""
+    """Builds a motorcycle with its rider."""
     return motorcycle(rng).extend(rider(rng, 0.86, helmet=True))

@@ -1,4 +1,4 @@
-"""One picture and its labels, from a look, a seed and a size."""
+"""Draws one picture and its labels from a look, a seed and a size."""
 
 import zlib
 
@@ -15,22 +15,22 @@ SMALLEST = 16  # pixels
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """Random numbers that depend on the seed and on what they are for, and on nothing else."""
+    """Returns a random generator that depends only on the seed and the purpose."""
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]))
 
 
 def check(look: str, height: int, width: int) -> None:
     """Raises UserError for an unknown look or a size below 16."""
     if look not in LOOKS:
-        raise UserError(f"minicity look {look!r} is not known; choose one of {', '.join(LOOKS)}")
+        raise UserError(f"minicity look {look!r} is unknown; choose one of {', '.join(LOOKS)}")
     if min(height, width) < SMALLEST:
         raise UserError(f"minicity pictures of {height}x{width} are too small; ask for at least {SMALLEST}x{SMALLEST}")
 
 
 def draw(look: str, seed: int, height: int, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Draws scene `seed` in a look.
+    """Draws the scene of a seed in a look.
 
-    The scene depends on the seed alone: the same seed gives both looks the same scene, and every size the same view.
+    The scene depends only on the seed: it is the same in both looks, and every size shows the same view.
 
     Args:
         look: a key of `LOOKS`.
@@ -38,8 +38,8 @@ def draw(look: str, seed: int, height: int, width: int) -> tuple[npt.NDArray[np.
         height, width: pixels, at least 16 each; any aspect ratio.
 
     Returns:
-        RGB uint8 [height, width, 3], and Cityscapes labelIds uint8 [height, width]: the class that covers each pixel's
-        centre. The picture averages nine samples a pixel, of which that centre is one.
+        RGB uint8 [height, width, 3], and Cityscapes labelIds uint8 [height, width]: the class at each pixel's centre.
+        The picture averages nine samples per pixel, one of which is the centre.
 
     Raises:
         UserError: for an unknown look or a size below 16.

@@ -1,4 +1,4 @@
-"""From polygons to pixels: which polygon covers a pixel, and where in the world that point lies."""
+"""Rasterises scenes: finds the polygon that covers each pixel, and its depth."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from .mesh import Label
 from .scene import Camera, Scene
 
 OVERSAMPLING = 3  # odd: the middle sample of a pixel is its centre
-NEAR = 0.3  # metres; corners nearer than this are pulled onto this plane
-LEAST = (0.5, 0.12)  # pixels, square pixels: a polygon is left out if its bounding box is shorter or smaller
+NEAR = 0.3  # metres; corners nearer than this are moved to this distance
+LEAST = (0.5, 0.12)  # smallest bounding box of a visible polygon: longer side in pixels, area in square pixels
 
-Floats = npt.NDArray[np.floating]  # float32 throughout; NumPy's stubs lose that in arithmetic
+Floats = npt.NDArray[np.floating]  # always float32, which NumPy's stubs cannot express for arithmetic
 
 
 @dataclass(frozen=True)
 class Lens:
-    """A camera for one picture size: pixel = centre + focal * offset / depth."""
+    """A camera for one picture size, which maps a point to the pixel centre + focal * offset / depth."""
 
     focal: float
     centre: tuple[float, float]
@@ -26,12 +26,12 @@ class Lens:
 
     @classmethod
     def of(cls, camera: Camera, height: int, width: int) -> "Lens":
-        """The lens that shows the same view at any size."""
+        """Returns the lens for a picture size; all sizes show the same view."""
         focal = camera.focal * float(np.sqrt(height * width / 2))
         return cls(focal, (camera.centre * width, camera.horizon * height), camera.above)
 
     def project(self, points: Floats) -> Floats:
-        """World points [..., 3] (metres) → pixel coordinates [..., 2] (x, y); a pixel's centre is at .5."""
+        """Projects world points [..., 3] (metres) to pixel coordinates [..., 2] (x, y); a pixel's centre is at .5."""
         depth = np.maximum(points[..., 2], NEAR)
         u = self.centre[0] + self.focal * points[..., 0] / depth
         v = self.centre[1] + self.focal * (self.above - points[..., 1]) / depth
@@ -40,14 +40,14 @@ class Lens:
 
 @dataclass(frozen=True)
 class Buffers:
-    """What the looks work on.
+    """A rasterised scene.
 
     Attributes:
-        ids: int32 [3h, 3w], the covering polygon's index + 1; 0 is the sky.
-        centre: int32 [h, w], the same at the pixels' centres.
+        ids: int32 [3h, 3w], index + 1 of the polygon that covers each sample; 0 is the sky.
+        centre: int32 [h, w], `ids` at the pixels' centres.
         label: uint8 [h, w], Cityscapes labelIds at the pixels' centres.
         inverse_depth: float32 [h, w], 1 / metres; 0 is the sky.
-        normal: float32 [polygons + 1, 3], unit, towards the camera; row 0 is the sky's.
+        normal: float32 [polygons + 1, 3], unit normals that point towards the camera; row 0 is the sky's.
     """
 
     ids: npt.NDArray[np.int32]
@@ -58,7 +58,7 @@ class Buffers:
 
 
 def _planes(scene: Scene) -> tuple[Floats, Floats]:
-    """Each polygon's unit normal [n, 3] and its distance [n] from the camera along it (negative: facing the camera)."""
+    """Returns unit normals [n, 3] and distances from the camera along them [n]; negative ones face the camera."""
     points, starts = scene.polygons.points, scene.polygons.starts
     a, b, c = points[starts], points[starts + 1], points[starts + 2]
     normal = np.cross(b - a, c - a)
@@ -68,11 +68,11 @@ def _planes(scene: Scene) -> tuple[Floats, Floats]:
 
 
 def rasterise(scene: Scene, height: int, width: int) -> Buffers:
-    """Paints the scene's polygons in their order."""
+    """Paints the scene's polygons in order."""
     lens, polygons = Lens.of(scene.camera, height, width), scene.polygons
     normal, distance = _planes(scene)
     corners = lens.project(polygons.points)
-    # Pillow puts a sample's centre at whole numbers.
+    # In Pillow's coordinates the centres of samples are whole numbers.
     canvas = corners * OVERSAMPLING - 0.5
     low, high = np.minimum.reduceat(corners, polygons.starts), np.maximum.reduceat(corners, polygons.starts)
     seen = (high > 0).all(-1) & (low < (width, height)).all(-1) & ((high - low).max(-1) > LEAST[0])
@@ -96,7 +96,7 @@ def rasterise(scene: Scene, height: int, width: int) -> Buffers:
 
 
 def _inverse_depth(lens: Lens, normal: Floats, distance: Floats, centre: npt.NDArray[np.int32]) -> Floats:
-    """1 / depth [h, w] of the covering planes: linear in the pixel's coordinates, since n · (ray * depth) = d."""
+    """Returns 1 / depth [h, w] of the covering planes, linear in pixel coordinates since n · (ray * depth) = d."""
     height, width = centre.shape
     safe = np.where(np.abs(distance) < 1e-6, 1e-6, distance)[:, None]
     slopes = np.concatenate([np.zeros((1, 3), np.float32), normal / safe]).astype(np.float32)
@@ -104,5 +104,5 @@ def _inverse_depth(lens: Lens, normal: Floats, distance: Floats, centre: npt.NDA
     y = (lens.centre[1] - np.arange(height, dtype=np.float32) - 0.5) / lens.focal
     planes = slopes[centre]
     value = planes[..., 0] * x + planes[..., 1] * y[:, None] + planes[..., 2]
-    # A pixel whose centre a polygon covers only by the painter's half sample can fall just beyond the plane's horizon.
+    # Pillow widens polygons by half a sample, so a pixel's centre can lie just beyond the horizon of the plane.
     return np.clip(value, 0, 1 / NEAR, dtype=np.float32)

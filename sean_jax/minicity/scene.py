@@ -1,8 +1,8 @@
-"""A whole scene: a camera over a street, and everything on it in the order in which it is painted.
+"""A scene: a camera above a street, and the objects of the street in painting order.
 
-The order needs no depth buffer. Planes across the street (at the crossing) part the scene into zones, painted from
-the far one to the near one; planes along the street part a zone into strips, painted from the outside in, because
-nothing in an outer strip can hide anything nearer the camera's own lane; within a strip the farther thing is first.
+This order needs no depth buffer. Planes across the street at the crossing divide the scene into zones, painted from
+far to near. Planes along the street divide a zone into strips, painted from the outside in, because an object in an
+outer strip cannot hide one nearer to the camera's lane. Within a strip, objects are painted from far to near.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from .street import PAVEMENT, Side, Span, Street
 
 # Moving traffic: cumulative shares of car, truck, bus, motorcyclist, cyclist.
 ROAD_USERS = (0.85, 0.89, 0.92, 0.97, 1.0)
-SIGHT = 85.0  # metres; beyond, nothing but houses is set: a car would be three pixels wide
+SIGHT = 85.0  # metres; beyond, only houses are placed, since a car would be three pixels wide
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole over x = 0, z = 0 that looks along the street.
+    """A pinhole camera above x = 0, z = 0 that looks along the street.
 
     Attributes:
-        focal: focal length over sqrt(height * width / 2), so that no aspect ratio gives an odd angle of view.
+        focal: focal length divided by sqrt(height * width / 2), so that the field of view suits every aspect ratio.
         centre, horizon: the vanishing point, as shares of the picture's width and height.
-        above: height over the road, metres.
+        above: height above the road, metres.
     """
 
     focal: float
@@ -38,7 +38,13 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn; `casters` [n, 6]: x, z, half width, half length, heading, height of what throws a shadow."""
+    """A scene to draw.
+
+    Attributes:
+        camera: the camera.
+        polygons: all polygons in painting order.
+        casters: float32 [n, 6], boxes that cast shadows: x, z, half width, half length, heading, height.
+    """
 
     camera: Camera
     polygons: Polygons
@@ -47,32 +53,32 @@ class Scene:
 
 @dataclass
 class Stage:
-    """Collects things with the place in the painting order of each."""
+    """Collects meshes with their position in the painting order, and the boxes that cast shadows."""
 
     crossing: Span | None
     things: list[tuple[tuple[float, float, float], Mesh]] = field(default_factory=list)
     casters: list[tuple[float, ...]] = field(default_factory=list)
 
     def put(self, mesh: Mesh, strip: float, z: float) -> None:
-        """Adds what stands at `z` in the strip that begins at the distance `strip` from the camera's lane."""
+        """Adds an object at `z` in the strip that begins at the distance `strip` from the camera's lane."""
         zone = 0.0
         if self.crossing:
-            # The zebra before the crossing belongs to it: people walk there from strip to strip.
+            # The zebra before the crossing belongs to its zone, because people on it walk from strip to strip.
             zone = 1.0 if z < self.crossing[0] - 3.8 else -1.0 if z > self.crossing[1] else 0.0
             strip = 0.0 if zone == 0.0 else strip
         self.things.append(((zone, -strip, -z), mesh))
 
     def shade(self, x: float, z: float, width: float, length: float, height: float, heading: float = 0.0) -> None:
-        """Adds a box on the ground that throws a shadow."""
+        """Adds a box on the ground that casts a shadow."""
         self.casters.append((x, z, width / 2, length / 2, heading, height))
 
     def clear(self, z: Span) -> bool:
-        """Whether the stretch keeps out of the crossing."""
+        """Returns whether the range of z is clear of the crossing."""
         return self.crossing is None or z[1] < self.crossing[0] - 4 or z[0] > self.crossing[1] + 4
 
 
 def sample(rng: np.random.Generator) -> Scene:
-    """Draws a scene."""
+    """Samples a scene."""
     plan = street.sample(rng)
     stage = Stage(plan.crossing)
     camera = Camera(rng.uniform(0.92, 1.3), rng.uniform(0.34, 0.66), rng.uniform(0.4, 0.54), rng.uniform(1.3, 2.1))
@@ -92,7 +98,7 @@ def sample(rng: np.random.Generator) -> Scene:
 
 
 def _backdrop(rng: np.random.Generator, plan: Street) -> Mesh:
-    """The skyline: far hills of wood, far houses, and what closes the street."""
+    """Returns the skyline: distant woods and houses that close the street."""
     mesh = Mesh()
     x = np.arange(-320, 321, 20.0)
     for label, material, z, low, high in (
@@ -109,19 +115,19 @@ def _backdrop(rng: np.random.Generator, plan: Street) -> Mesh:
 
 
 def _frontage(stage: Stage, rng: np.random.Generator, plan: Street, side: Side) -> None:
-    """Houses, walls, fences and hedges, one segment after the other from behind the camera to the street's end."""
+    """Adds houses, walls, fences and hedges, segment by segment from behind the camera to the end of the street."""
     storeys = int(rng.integers(1, 6))
     for near, far in plan.spans():
         start = near
         while start < far - 4:
             stop = min(far, start + rng.uniform(9, 24))
-            # The camera sees nothing before z = 0.3, and a plane cut there stays the same plane.
+            # The camera sees nothing nearer than z = 0.3, so segments can be cut there.
             _segment(stage, rng, side, (max(start, 0.3), max(stop, 0.31)), max(0, storeys + int(rng.integers(-1, 2))))
             start = stop + (rng.uniform(1.5, 5) if rng.random() < 0.2 else 0.0)
 
 
 def _segment(stage: Stage, rng: np.random.Generator, side: Side, z: Span, storeys: int) -> None:
-    """One segment of the frontage: a unit in the painting order, with all that stands behind it."""
+    """Adds one segment of the frontage with the objects behind it, as one unit of the painting order."""
     mesh, sign, front = Mesh(), side.sign, side.front
     if rng.random() < side.urban:
         height = frontage.building(mesh, rng, sign, front, z, storeys)
@@ -130,10 +136,10 @@ def _segment(stage: Stage, rng: np.random.Generator, side: Side, z: Span, storey
         return
     if rng.random() < 0.45:
         frontage.building(mesh, rng, sign, front + rng.uniform(6, 14), z, storeys)
-    for place in np.sort(rng.uniform(z[0], z[1], rng.integers(1, 5)))[::-1]:
+    for depth in np.sort(rng.uniform(z[0], z[1], rng.integers(1, 5)))[::-1]:
         x, height = sign * (front + rng.uniform(2, 5)), rng.uniform(5, 13)
-        frontage.tree(mesh, rng, x, place, height)
-        stage.shade(x, place, height * 0.4, height * 0.4, height * 0.8)
+        frontage.tree(mesh, rng, x, depth, height)
+        stage.shade(x, depth, height * 0.4, height * 0.4, height * 0.8)
     kind = (frontage.wall, frontage.fence, frontage.hedge)[np.searchsorted((0.4, 0.8), rng.random())]
     height = kind(mesh, rng, sign, front, z)
     stage.shade(sign * (front + 0.3), sum(z) / 2, 0.6, z[1] - z[0], height)
@@ -141,7 +147,7 @@ def _segment(stage: Stage, rng: np.random.Generator, side: Side, z: Span, storey
 
 
 def _pavement(stage: Stage, rng: np.random.Generator, plan: Street, side: Side) -> None:
-    """Trees and posts along the kerb, people and parked bicycles on the walk."""
+    """Adds trees and posts along the kerb, and people and parked bicycles on the pavement."""
     sign, verge = side.sign, side.verge
     if verge[1] > verge[0] and rng.random() < 0.85:
         for z in np.arange(rng.uniform(3, 12), SIGHT, rng.uniform(7, 14)):
@@ -163,11 +169,11 @@ def _pavement(stage: Stage, rng: np.random.Generator, plan: Street, side: Side) 
             stage.put(make(rng).placed(sign * (kerb + 0.1), z, y=PAVEMENT), side.walk[0], z)
             stage.shade(sign * kerb, z, 0.5, 0.3, 1.2)
     _walkers(stage, rng, side)
-    _stands(stage, rng, side)
+    _parked_cycles(stage, rng, side)
 
 
 def _depths(rng: np.random.Generator, count: int, near: float, far: float) -> npt.NDArray[np.float64]:
-    """Distances, denser near the camera: what is far is small and counts for little in a picture."""
+    """Draws distances, denser near the camera, because distant objects are small in a picture."""
     return near + (far - near) * rng.random(count) ** 1.6
 
 
@@ -181,13 +187,13 @@ def _walkers(stage: Stage, rng: np.random.Generator, side: Side) -> None:
 
 
 def _stand(stage: Stage, mesh: Mesh, x: float, z: float, strip: float, height: float) -> None:
-    """Puts something of a person's size and its shadow."""
+    """Adds a mesh the size of a person, and its shadow."""
     stage.put(mesh, strip, z)
     stage.shade(x, z, 0.5, 0.5, height)
 
 
-def _stands(stage: Stage, rng: np.random.Generator, side: Side) -> None:
-    """Bicycles and motorcycles left on the pavement, often several."""
+def _parked_cycles(stage: Stage, rng: np.random.Generator, side: Side) -> None:
+    """Adds bicycles and motorcycles parked on the pavement, often several in a row."""
     for make, share in ((people.bicycle, 0.3), (people.motorcycle, 0.2)):
         if rng.random() < share:
             start, heading = rng.uniform(6, 26), rng.uniform(0.35, 1.6) * rng.choice([-1, 1])
@@ -199,7 +205,7 @@ def _stands(stage: Stage, rng: np.random.Generator, side: Side) -> None:
 def _vehicle(
     stage: Stage, rng: np.random.Generator, kind: int, x: float, z: float, heading: float, strip: float
 ) -> float:
-    """Puts a vehicle of a kind (as in `ROAD_USERS`) whose near end is at `z`; returns its length along the street."""
+    """Adds a vehicle (`kind`: index in `ROAD_USERS`) whose near end is at `z`; returns its length along the street."""
     if kind >= 3:
         make = (people.motorcyclist, people.cyclist)[kind - 3]
         _stand(stage, make(rng).pressed(x, z, 0.35 * (1 if x < 0 else -1)), x, z, strip, 1.6)
@@ -214,7 +220,7 @@ def _vehicle(
 
 
 def _parked(stage: Stage, rng: np.random.Generator, plan: Street, side: Side) -> None:
-    """Cars, and now and then a truck, along the kerb."""
+    """Adds parked cars, and sometimes a truck, along the kerb."""
     if not side.parking:
         return
     z, x = rng.uniform(2.5, 7), side.sign * (side.kerb - 1.1)
@@ -238,7 +244,7 @@ def _tram(stage: Stage, rng: np.random.Generator, side: Side) -> None:
 
 
 def _traffic(stage: Stage, rng: np.random.Generator, plan: Street) -> None:
-    """What drives in each lane, with the gaps of city traffic; on the left it comes towards the camera."""
+    """Adds the vehicles of each lane, with the gaps of city traffic; those on the left drive towards the camera."""
     lanes = [(-1, -c) for c in plan.left.lanes] + [(1, 0.0)] + [(1, c) for c in plan.right.lanes]
     for sign, centre in lanes:
         strip = max(0.0, abs(centre) - plan.lane / 2)
@@ -256,7 +262,7 @@ def _traffic(stage: Stage, rng: np.random.Generator, plan: Street) -> None:
 
 
 def _crossing(stage: Stage, rng: np.random.Generator, plan: Street) -> None:
-    """Traffic lights at the crossing, vehicles in the side street, people on the zebra or in mid-road."""
+    """Adds traffic lights at the crossing, vehicles in the side street, and people on the zebra."""
     if plan.crossing is None:
         return
     near, far = plan.crossing
@@ -282,9 +288,9 @@ def _crossing(stage: Stage, rng: np.random.Generator, plan: Street) -> None:
 
 
 def _bonnet(rng: np.random.Generator, camera: Camera) -> Mesh:
-    """The bonnet of the camera's own car (ego vehicle, an ignored class), one metre before the lens."""
+    """Returns the bonnet of the camera's own car (ego vehicle, an ignored class), one metre in front of the lens."""
     mesh = Mesh()
-    # At one metre the picture's lower edge lies this far under the axis, for a picture twice as wide as high.
+    # Distance of the picture's lower edge below the optical axis at one metre, for a picture twice as wide as high.
     bottom = (1 - camera.horizon) / camera.focal
     rise, half = bottom * rng.uniform(0.12, 0.26), rng.uniform(0.6, 0.9)
     x = np.linspace(-half, half, 9)

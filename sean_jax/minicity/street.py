@@ -1,6 +1,6 @@
-"""The plan of a street: which strip of ground lies where, and the ground itself.
+"""Samples the layout of a street, in metres, and builds its ground.
 
-Everything is drawn at random from one generator, in metres; the size of the picture plays no part.
+The layout does not depend on the size of the picture.
 """
 
 from collections.abc import Iterator
@@ -15,19 +15,20 @@ M = Material
 Span = tuple[float, float]
 
 PAVEMENT = 0.12  # height of a kerb, metres
-NEAR, FAR = -14.0, 420.0  # ground is laid from behind the camera to beyond what can be told from the horizon
+NEAR, FAR = -14.0, 420.0  # extent of the ground, from behind the camera to a distance that looks like the horizon
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the street: distances from x = 0, from the kerb outwards. An empty strip has equal ends.
+    """One side of the street, as distances from x = 0. An empty strip has equal ends.
 
     Attributes:
         sign: -1 left, +1 right.
-        lanes: centres of the lanes, own lane (0) excluded on the right.
-        parking: whether cars park along the kerb, and in what share of the places.
-        rails, verge, walk, yard: strips of ballast, grass, paving and grass.
-        front: where houses, walls and fences stand.
+        lanes: centres of the lanes, without the camera's own lane at 0.
+        parking: share of parking spaces along the kerb that are occupied; 0 if there are none.
+        kerb: edge of the road.
+        rails, verge, walk, yard: strips of ballast, grass, paving and grass, from the kerb outwards.
+        front: distance of houses, walls and fences.
         urban: share of houses among them.
     """
 
@@ -45,7 +46,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Street:
-    """Both sides, the crossing street (near and far edge in z, or none) and where the street ends."""
+    """A street.
+
+    Attributes:
+        lane: width of a lane.
+        left, right: the two sides.
+        crossing: near and far edge of the crossing street along z, or None.
+        end: z at which the street ends.
+    """
 
     lane: float
     left: Side
@@ -54,7 +62,7 @@ class Street:
     end: float
 
     def spans(self, near: float = NEAR, far: float | None = None) -> Iterator[Span]:
-        """The stretches along z that the crossing leaves."""
+        """Yields the ranges of z outside the crossing."""
         far = self.end if far is None else far
         if self.crossing is None:
             yield near, far
@@ -84,7 +92,7 @@ def _side(rng: np.random.Generator, sign: int, lane: float, tram: bool) -> Side:
 
 
 def sample(rng: np.random.Generator) -> Street:
-    """Draws a street."""
+    """Samples a street."""
     lane = rng.uniform(3.0, 3.6)
     tram_side = rng.choice([-1, 0, 1], p=[0.14, 0.74, 0.12])
     crossing = None
@@ -100,7 +108,7 @@ def _stripe(x: float, width: float, z: Span) -> list[tuple[float, float, float]]
 
 
 def _dashes(mesh: Mesh, x: float, z: Span, period: float, share: float, hue: float) -> None:
-    """A broken line along the street."""
+    """Adds a dashed line along the street."""
     starts = np.arange(max(z[0], 0.0), z[1] - period * share, period)
     if len(starts):
         quads = [_stripe(x, 0.14, (start, start + period * share)) for start in starts]
@@ -108,7 +116,7 @@ def _dashes(mesh: Mesh, x: float, z: Span, period: float, share: float, hue: flo
 
 
 def _strips(mesh: Mesh, side: Side, z: Span) -> None:
-    """The raised strips of one side over one stretch, and the kerb."""
+    """Adds the raised strips of one side and the kerb, over a range of z."""
     for span, label, material in (
         (side.yard, Label.TERRAIN, M.GRASS),
         (side.walk, Label.SIDEWALK, M.PAVING),
@@ -129,14 +137,14 @@ def _strips(mesh: Mesh, side: Side, z: Span) -> None:
 
 
 def _markings(mesh: Mesh, street: Street, z: Span, yellow: float, solid: bool) -> None:
-    """Lines between the lanes and along the kerbs. The line in the middle separates the directions."""
+    """Adds lines between the lanes and along the kerbs; the middle line separates the directions."""
     half = street.lane / 2
     if solid:
         mesh.add(_stripe(-half, 0.16, z), Label.ROAD, M.MARKING, yellow)
     else:
         _dashes(mesh, -half, z, 6.0, 0.5, yellow)
     for side in (street.left, street.right):
-        # On the left a lane's outer edge, but for the last; on the right its inner edge.
+        # On the left the outer edge of each lane but the last, on the right the inner edge of each lane.
         edges = [c + half for c in side.lanes[:-1]] if side.sign < 0 else [c - half for c in side.lanes]
         for edge in edges:
             _dashes(mesh, side.sign * edge, z, 9.0, 0.35, 0.2)
@@ -145,7 +153,7 @@ def _markings(mesh: Mesh, street: Street, z: Span, yellow: float, solid: bool) -
 
 
 def ground(rng: np.random.Generator, street: Street) -> Mesh:
-    """Terrain, strips, road and markings, in painting order."""
+    """Builds the terrain, strips, road and markings, in painting order."""
     mesh = Mesh()
     yellow, solid, zebra = (0.8 if rng.random() < 0.4 else 0.2), rng.random() < 0.5, rng.random() < 0.7
     mesh.add(strip((-300, 300), (0.3, FAR)), Label.TERRAIN, M.GRASS)
@@ -165,7 +173,7 @@ def ground(rng: np.random.Generator, street: Street) -> Mesh:
 
 
 def _zebras(mesh: Mesh, street: Street, crossing: Span) -> None:
-    """Pedestrian crossings before and after the crossing street, and the stop line."""
+    """Adds pedestrian crossings before and after the crossing street, and the stop line."""
     centres = np.arange(-street.left.kerb + 0.6, street.right.kerb - 0.4, 1.0)
     for z in ((crossing[0] - 3.6, crossing[0] - 0.6), (crossing[1] + 0.6, crossing[1] + 3.6)):
         mesh.add(np.array([_stripe(x, 0.5, z) for x in centres]), Label.ROAD, M.MARKING, 0.2)

@@ -1,4 +1,4 @@
-"""Models of what drives: cars, trucks, buses, trams. Each faces +z around its own origin on the road."""
+"""Models of vehicles: cars, trucks, buses, trams. Each faces +z at its own origin on the road."""
 
 import numpy as np
 
@@ -7,15 +7,15 @@ from .mesh import Label, Material, Mesh, box, disc, on_end, on_sides, prism
 M = Material
 
 
-def _wheels(mesh: Mesh, places: list[float], radius: float, width: float, label: Label) -> None:
-    """Tyres and rims on both flanks; painted after the body."""
-    for z in places:
+def _wheels(mesh: Mesh, axles: list[float], radius: float, width: float, label: Label) -> None:
+    """Adds tyres and rims on both flanks; call it after the body is painted."""
+    for z in axles:
         on_sides(mesh, disc(radius, (z, radius)), width, label, M.RUBBER)
         on_sides(mesh, disc(radius * 0.55, (z, radius), 8), width + 0.02, label, M.CHROME)
 
 
 def _underbody(mesh: Mesh, length: float, width: float, clearance: float, radius: float, label: Label) -> None:
-    """What shows beneath the body: a dark floor, and the treads of the wheels from behind and from the front."""
+    """Adds the parts below the body: a dark floor, and the treads of the wheels for the rear and front views."""
     half, side = length / 2 - 0.4, width / 2
     box(mesh, (-half, half), (clearance * 0.45, clearance), width * 0.8, label, M.RUBBER, 0.5)
     for x in ((-side, -side + 0.24), (side - 0.24, side)):
@@ -24,7 +24,7 @@ def _underbody(mesh: Mesh, length: float, width: float, clearance: float, radius
 
 
 def _lamps(mesh: Mesh, length: float, width: float, y: tuple[float, float], label: Label) -> None:
-    """Head and tail lights at both corners, and the number plates."""
+    """Adds head lights, tail lights and number plates."""
     half, side = length / 2 + 0.02, width / 2
     for a, b in ((-side * 0.95, -side * 0.55), (side * 0.55, side * 0.95)):
         on_end(mesh, -half, (a, b), y, label, M.TAIL_LIGHT)
@@ -34,7 +34,7 @@ def _lamps(mesh: Mesh, length: float, width: float, y: tuple[float, float], labe
 
 
 def car(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float, float]]:
-    """A saloon, hatchback or van, and its (length, width, height) in metres."""
+    """Builds a saloon, hatchback or van; returns it with its (length, width, height) in metres."""
     mesh, label, hue = Mesh(), Label.CAR, rng.random()
     kind = int(np.searchsorted((0.4, 0.8), rng.random()))
     length, width = (4.6, 4.0, 4.8)[kind] + rng.uniform(-0.2, 0.2), rng.uniform(1.72, 1.92)
@@ -60,7 +60,7 @@ def car(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float, float]]:
 
 
 def _car_windows(mesh: Mesh, z: tuple[float, float, float, float], y: tuple[float, float], width: float) -> None:
-    """Glass on the four sides of a cabin whose corners along the car are `z` (rear bottom, rear top, front top, …)."""
+    """Adds windows on the four sides of a cabin; `z`: corners (rear bottom, rear top, front top, front bottom)."""
     low, high = y[0] + 0.03, y[1] - 0.08
     middle = (z[1] + z[2]) / 2
     on_sides(
@@ -90,7 +90,7 @@ def _car_windows(mesh: Mesh, z: tuple[float, float, float, float], y: tuple[floa
 
 
 def truck(rng: np.random.Generator, towards: bool) -> tuple[Mesh, tuple[float, float, float]]:
-    """A lorry; `towards` the camera its cab is painted last, else its cargo."""
+    """Builds a truck and returns it with its size; the cab is painted last if it drives `towards` the camera."""
     label, length, width = Label.TRUCK, rng.uniform(7.0, 10.5), 2.45
     height, half = rng.uniform(3.1, 3.9), length / 2
     cab, cargo = Mesh(), Mesh()
@@ -117,7 +117,7 @@ def truck(rng: np.random.Generator, towards: bool) -> tuple[Mesh, tuple[float, f
 def _coach(
     length: float, width: float, height: float, label: Label, material: Material, hue: float, pitch: float
 ) -> Mesh:
-    """A long box with a band of windows, doors and a dark front: the common part of buses and trams."""
+    """Builds the common part of buses and trams: a long box with a band of windows, doors and lamps."""
     mesh, half = Mesh(), length / 2
     _underbody(mesh, length, width, 0.4, 0.48, label)
     box(mesh, (-half, half), (0.35, height), width, label, material, hue)
@@ -136,7 +136,7 @@ def _coach(
 
 
 def bus(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float, float]]:
-    """A city bus."""
+    """Builds a city bus; returns it with its (length, width, height) in metres."""
     length, width, height = rng.uniform(9.5, 12.5), 2.5, rng.uniform(2.9, 3.3)
     mesh = _coach(length, width, height, Label.BUS, M.COACH, rng.random(), 1.5)
     _wheels(mesh, [-length * 0.28, length * 0.3], 0.48, width, Label.BUS)
@@ -144,7 +144,7 @@ def bus(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float, float]]:
 
 
 def tram(rng: np.random.Generator) -> tuple[Mesh, tuple[float, float, float]]:
-    """A tram (class train): longer than a bus, no tyres, a stripe along its flank and a pantograph."""
+    """Builds a tram (class train) with a stripe and a pantograph; returns it with its size."""
     length, width, height = rng.uniform(18.0, 28.0), 2.6, rng.uniform(3.4, 3.8)
     mesh = _coach(length, width, height, Label.TRAIN, M.TRAM, rng.random(), 2.0)
     half = length / 2

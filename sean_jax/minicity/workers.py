@@ -1,7 +1,7 @@
-"""Several processes that draw one data set.
+"""Draws a data set in several processes.
 
-Drawing is Python more than NumPy, so threads would wait for one another. The processes are spawned: a fork is not safe
-once the caller runs JAX or TensorFlow.
+Drawing is mostly Python code, which threads cannot run in parallel. The processes are spawned, because a fork is not
+safe once the caller runs JAX or TensorFlow.
 """
 
 import contextlib
@@ -16,50 +16,53 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-SHARE = 40  # pictures; a worker starts in the time of about ten
+SHARE = 40  # smallest number of pictures per worker; a worker starts in the time that about ten of them take
 
 
-def worth_starting(pictures: int) -> int:
-    """How many workers to start for this many pictures; 1 means none."""
+def worker_count(pictures: int) -> int:
+    """Returns the number of processes that should draw this many pictures; 1 means the calling one."""
     cores = os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count()
     return max(1, min(cores or 1, pictures // SHARE))
 
 
 def run(task: Callable[[Any], None], arguments: Sequence[Any], count: int) -> Iterator[None]:
-    """Calls a function with each of `arguments` in `count` processes, yielding after each call in turn.
+    """Calls a function with each of `arguments` in `count` processes; yields after each call, in order.
+
+    An error stops all workers.
 
     Raises:
-        RuntimeError: a worker was killed; the others are stopped.
-        Exception: whatever a call raises; likewise.
+        RuntimeError: a worker was killed.
+        Exception: any exception that a call raises.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
-        with _bare_main():  # the workers start while the calls are submitted
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_initialise_worker) as pool:
+        with _hidden_main():  # the workers start while the calls are submitted
             calls = pool.map(task, arguments, chunksize=4)
         try:
             yield from calls
         except BrokenProcessPool:
-            raise RuntimeError("a process that draws minicity was killed, perhaps for want of memory") from None
+            raise RuntimeError("a process that draws minicity was killed, perhaps because memory ran out") from None
 
 
-def _begin() -> None:
-    """Leaves Ctrl-C to the parent, and ends this process with it, however the parent ends."""
+def _initialise_worker() -> None:
+    """Leaves Ctrl-C to the parent, and makes this process exit when the parent ends, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 @contextlib.contextmanager
-def _bare_main() -> Iterator[None]:
-    """Hides the main module, which spawned workers would import, and with it JAX: that takes longer than they draw.
+def _hidden_main() -> Iterator[None]:
+    """Hides the main module from spawned workers, which would import it.
 
-    It also lets scripts without an `if __name__ == "__main__"` guard draw.
+    The main module may import JAX, which takes longer than the drawing. Scripts without an
+    `if __name__ == "__main__"` guard would start again in each worker.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -1,4 +1,4 @@
-"""The attention module, equations 1 and 2 of the paper."""
+"""The attention module, equation 1 of the paper."""
 
 import functools
 from typing import Any
@@ -18,14 +18,15 @@ POOLINGS = {"average_2x2": average_pool_2x2, "average_3x3": average_pool_3x3}
 class Attention(nn.Module):
     """A(x) = T(U(D(F(x)))): ``[b, h, w, c] → [b, h, w, 1]`` float32 in (0, 1).
 
-    D is average pooling, U bilinear upsampling back to h×w, T a 1×1 convolution to one channel without bias,
-    then a sigmoid. Pooling and interpolation are linear and act on each channel alone, so the convolution is
-    applied first: the same map from one channel instead of ``c``. Only the sigmoid's place is a choice.
+    D is average pooling, U is bilinear upsampling back to h×w, and T is a 1×1 convolution to one channel without bias
+    followed by a sigmoid. Pooling and interpolation are linear and act on each channel separately, so the convolution
+    can be applied first: D and U then process one channel instead of ``c``, with the same result. The sigmoid is not
+    linear; ``transform`` sets its position.
 
     Attributes:
       pooling: ``average_2x2`` (paper) or ``average_3x3`` (authors' code).
       upsampling: ``bilinear`` (paper) or ``bilinear_align_corners`` (authors' code).
-      transform: where T's sigmoid stands: ``after_upsampling`` (equation 1) or ``before_upsampling``.
+      transform: applies the sigmoid ``after_upsampling`` (equation 1) or ``before_upsampling``.
     """
 
     pooling: str

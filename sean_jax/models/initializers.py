@@ -1,4 +1,4 @@
-"""Initial values of new layers: PyTorch's over pretrained weights, He-normal with calm heads from scratch."""
+"""Initialisers of layers without pretrained weights."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ INITIALIZATIONS = ("pretrained", "scratch")
 
 
 class Initializers(NamedTuple):
-    """Initialisers by layer; ``bias`` makes one from its layer's fan-in, which Flax does not tell it."""
+    """Initialisers by kind of layer; ``bias`` takes the layer's fan-in, since Flax does not pass it on."""
 
     kernel: initializers.Initializer
     bias: Callable[[int], initializers.Initializer]
@@ -21,17 +21,20 @@ class Initializers(NamedTuple):
 
 
 def make_initializers(initialization: str, *, channels: int, branches: int, input_rms: float) -> Initializers:
-    """The initialisers of a network whose last features have ``channels`` channels.
+    """Returns the initialisers of a network.
 
-    ``pretrained`` is the reference's: classifier N(0, 0.01), everything else PyTorch's default
-    U(±1/√fan_in). Without pretrained weights that does not train (activations vanish); hence ``scratch``:
-    He-normal convolutions keep the mean square of the input (``input_rms``²) through every layer, so the
-    heads are scaled for initial logits with a standard deviation of about 1 and attention near 0.5.
+    ``pretrained`` follows the authors' code: the classifier is N(0, 0.01²), all other layers have PyTorch's default
+    U(±1/√fan_in). A network trained from scratch would not learn with it, since activations vanish. ``scratch`` uses
+    He-normal convolutions, which keep the mean square of the input (``input_rms``²) through every layer, and scales
+    the heads so that initial logits have a standard deviation of about 1 and attention is near 0.5.
 
     Args:
-      channels: channels of the last feature map; a head's fan-in follows from it.
-      branches: classifier branches that are summed, each with 9 taps.
+      channels: channels of the last feature map, which set the fan-in of the heads.
+      branches: number of classifier branches that are summed, each with 9 taps.
       input_rms: root mean square of the network's input.
+
+    Raises:
+      ValueError: ``initialization`` is unknown.
     """
     if initialization == "pretrained":
         uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -1,9 +1,9 @@
-"""How pixels reach the network: a convention that belongs to the weights, not to the data set."""
+"""Input normalisation. The convention belongs to the weights, not to the data set."""
 
 import jax
 import jax.numpy as jnp
 
-# Mean intensity by channel, RGB, 0–255: what Caffe's VGG-16 was trained with (the authors' IMG_MEAN, reversed).
+# Mean intensity by channel, RGB, 0–255, of Caffe's VGG-16 (the authors' IMG_MEAN in reverse order).
 CAFFE_MEAN_RGB = (122.67891434, 116.66876762, 104.00698793)
 # torchvision's ImageNet statistics, RGB, for intensities in [0, 1].
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
@@ -11,17 +11,20 @@ TORCHVISION_STD = (0.229, 0.224, 0.225)
 
 CONVENTIONS = ("bgr_mean", "rgb_normalized")
 
-# Root mean square of a street image after the convention is applied; from-scratch heads are scaled by it.
+# Root mean square of a normalised street image; it scales the initial values of heads trained from scratch.
 INPUT_RMS = {"bgr_mean": 65.0, "rgb_normalized": 1.1}
 
 
 def apply_convention(images: jax.Array, convention: str) -> jax.Array:
-    """RGB intensities → the network's input.
+    """Normalises RGB images for the network.
 
     Args:
-      images: ``[..., 3]``, RGB, float32 on the 0–255 scale (noise may have carried it beyond).
-      convention: ``bgr_mean``: BGR minus Caffe's mean, 0–255 scale; ``rgb_normalized``: RGB in [0, 1],
-        minus mean, divided by standard deviation, as torchvision's weights want it.
+      images: ``[..., 3]``, RGB, float32 on the 0–255 scale (values may lie outside after noise was added).
+      convention: ``bgr_mean`` returns BGR minus Caffe's mean on the 0–255 scale; ``rgb_normalized`` returns RGB in
+        [0, 1] minus the mean, divided by the standard deviation of torchvision's weights.
+
+    Raises:
+      ValueError: the convention is unknown.
     """
 
     def by_channel(values: tuple[float, ...]) -> jax.Array:

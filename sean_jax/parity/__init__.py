@@ -1,1 +1,1 @@
-"""Parity with the authors' network: frozen values that their PyTorch code computes on seeded weights and inputs."""
+"""Compares this project with values that the authors' PyTorch code computed on seeded weights and inputs."""

@@ -1,4 +1,4 @@
-"""Recomputes a parity case with this project's own step and measures how far it is from the frozen values."""
+"""Recomputes a parity case with this project's training step and measures the error of each quantity."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -17,21 +17,21 @@ from sean_jax.parity.reference import Case, seeded_batch, seeded_state_dict
 from sean_jax.training.augmentation import SourceView
 from sean_jax.training.parallel import AXIS
 
-# Bounds by quantity: a plain rerun in another framework stays well inside (parity README's "seen" column).
+# Largest relative error allowed by quantity. A faithful implementation in another framework stays well below it.
 BOUNDS = {
     "step 0": 1e-5,
     "step 0 consistency gradients": 1e-3,
-    "step 0 gradients": 1e-2,  # a ReLU or a maximum that flips costs up to 4e-3 in the first layer
+    "step 0 gradients": 1e-2,  # one ReLU or maximum that switches changes the first layer's by up to 4e-3
     "history": 2e-3,
     "student delta norms": 1e-2,
-    "student deltas": 6e-2,  # Adam turns a flipped sign into a full step
+    "student deltas": 6e-2,  # Adam turns the sign change of a small gradient into a full step
     "teacher delta norms": 1e-4,
     "teacher deltas": 1e-4,
 }
 
 
 class Check(NamedTuple):
-    """One quantity's largest relative error beside its bound."""
+    """The largest relative error of one quantity, and its bound."""
 
     quantity: str
     error: float
@@ -43,7 +43,7 @@ class Check(NamedTuple):
 
 
 def relative_error(x: Any, reference: Any) -> float:
-    """‖x − reference‖ / ‖reference‖ over the whole tensor, in float64; where the reference is zero, ‖x‖."""
+    """Returns ‖x − reference‖ / ‖reference‖ of a tensor in float64; ‖x‖ if the reference is zero."""
     x, reference = np.asarray(x, np.float64), np.asarray(reference, np.float64)
     if x.shape != reference.shape:
         return float("inf")
@@ -52,7 +52,7 @@ def relative_error(x: Any, reference: Any) -> float:
 
 
 def reference_method(case: Case) -> SEAN:
-    """SEAN as the authors' code runs it, with the case's settings."""
+    """Returns SEAN with the ``reference`` preset and the case's settings."""
     known = describe_settings()
     settings = {name: value for name, value in case._asdict().items() if name in known}
     config = from_flat_settings({**DeepLab.PRESETS["reference"], **SEAN.PRESETS["reference"], **settings})
@@ -63,7 +63,7 @@ def reference_method(case: Case) -> SEAN:
 
 
 def seeded_views(case: Case, step: int) -> Views:
-    """The augmented batch of a step; the noise is the case's, not drawn."""
+    """Returns the augmented batch of a step, with the noise of the case."""
     batch = seeded_batch(case.seed * 1000 + step, case.num_classes, case.batch_size, case.height, case.width)
     student, teacher = (
         jnp.asarray(batch["target_image"] + np.float32(case.noise_std) * batch[f"{who}_noise"])
@@ -73,13 +73,13 @@ def seeded_views(case: Case, step: int) -> Views:
 
 
 def seeded_params(seed: int, num_classes: int, like: Any) -> Any:
-    """The seeded parameters as a Flax tree."""
+    """Returns the seeded parameters as a Flax tree."""
     file = weights.WeightsFile(seeded_state_dict(seed, num_classes), {})
     return weights.into_params(file, like)[0]
 
 
 def compare(case: Case) -> Iterator[Check]:
-    """Runs the case and yields one check for each quantity it stores."""
+    """Runs the case and yields one check for each stored quantity."""
     method = reference_method(case)
     like = method.network.abstract_params()
     student = seeded_params(case.seed, case.num_classes, like)
@@ -103,7 +103,7 @@ def _compare_forward(method: SEAN, student: Params, teacher: Params, case: Case)
 
 
 def _compare_gradients(method: SEAN, student: Params, teacher: Params, case: Case) -> Iterator[Check]:
-    on_one_device = _on_one_device(lambda method, *args: method.gradients(*args), 3)  # compiled once for both weights
+    on_one_device = _on_one_device(lambda method, *args: method.gradients(*args), 3)  # compiled once for both calls
 
     def gradients(consistency_weight: float, view: Views) -> dict[str, np.ndarray]:
         settings = dataclasses.replace(method.settings, consistency_weight=consistency_weight)
@@ -111,7 +111,7 @@ def _compare_gradients(method: SEAN, student: Params, teacher: Params, case: Cas
         return weights.from_params(found)
 
     view = seeded_views(case, 0)
-    # The consistency loss alone: no source pixel has a label, and the loss is not weighted.
+    # Without source labels and with weight 1, the gradients are those of the consistency loss alone.
     unlabelled = view._replace(source=view.source._replace(label=jnp.full_like(view.source.label, IGNORE_LABEL)))
     alone = gradients(1.0, unlabelled)
     consistency, total = BOUNDS["step 0 consistency gradients"], BOUNDS["step 0 gradients"]
@@ -144,7 +144,7 @@ def _compare_steps(method: SEAN, student: Params, teacher: Params, case: Case) -
 def _compare_tensors(
     prefix: str, values: dict[str, np.ndarray], case: Case, *, norms: float, tensors: float
 ) -> Iterator[Check]:
-    """Compares the norms of all ``values`` and the whole tensors that the case stores under ``prefix``."""
+    """Compares the norms of all ``values``, and every complete tensor that the case stores under ``prefix``."""
     references = zip(case.expected["grad_names"], case.expected[f"{prefix}norms"], strict=True)
     errors = [relative_error(np.linalg.norm(np.float64(values[name])), r) for name, r in references]
     yield Check(f"{prefix}norms", max(errors), norms)
@@ -155,7 +155,7 @@ def _compare_tensors(
 
 
 def _on_one_device(function: Callable[..., Any], replicated: int) -> Callable[..., Any]:
-    """``function(*replicated, view)`` under the mapped axis that the losses sum over, on one device."""
+    """Maps ``function(*replicated, view)`` over one device, since the losses sum over a mapped axis."""
     in_axes, devices = (*[None] * replicated, 0), jax.local_devices()[:1]
     mapped = jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
     return lambda *args: mapped(*args[:-1], jax.tree.map(lambda x: x[None], args[-1]))

@@ -1,4 +1,4 @@
-"""Parity cases: reading them, and rebuilding their seeded weights and inputs with NumPy alone."""
+"""Reads parity cases and generates their seeded weights and inputs with NumPy alone."""
 
 import zipfile
 import zlib
@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sean_jax.data.label_spaces import IGNORE_LABEL
 from sean_jax.errors import UserError
 
-# Index inside the authors' ``features``, input and output channels; 29 and 31 are fc6 and fc7.
+# (Index in the authors' ``features``, input channels, output channels); 29 and 31 are fc6 and fc7.
 _FEATURES = (
     (0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128), (10, 128, 256), (12, 256, 256), (14, 256, 256),
     (17, 256, 512), (19, 512, 512), (21, 512, 512), (23, 512, 512), (25, 512, 512), (27, 512, 512),
@@ -20,7 +21,7 @@ _SCALARS = {
     "weight_decay": float, "ema_decay": float, "steps": int,
 }  # fmt: skip
 
-# Of these every case has one; whole tensors differ from case to case.
+# Arrays in every case. A case may hold complete tensors besides.
 _ARRAYS = (
     *("source_logits", "student_target_logits", "teacher_target_logits", "teacher_attention", "history"),
     *("grad_names", "grad_norms", "consistency_grad_norms", "student_delta_norms", "teacher_delta_norms"),
@@ -28,7 +29,7 @@ _ARRAYS = (
 
 
 class Case(NamedTuple):
-    """A parity case: its settings, and every stored array by name in ``expected``."""
+    """A parity case: its settings and, in ``expected``, the stored arrays by name."""
 
     seed: int
     teacher_seed: int
@@ -50,7 +51,7 @@ def load_case(path: str) -> Case:
     """Reads an ``.npz`` parity case.
 
     Raises:
-      UserError: the file is missing, is no ``.npz`` file, or lacks a setting.
+      UserError: the file is missing, is not an ``.npz`` file, or lacks a setting or an array.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -65,7 +66,7 @@ def load_case(path: str) -> Case:
 
 
 def seeded_state_dict(seed: int, num_classes: int) -> dict[str, np.ndarray]:
-    """The case's parameters under the authors' names and PyTorch's layouts, float32, drawn in a fixed order."""
+    """Draws a case's parameters, in a fixed order: float32, under the authors' names and in PyTorch's layouts."""
     rng = np.random.default_rng(seed)
 
     def normal(shape: tuple[int, ...], std: float) -> np.ndarray:
@@ -83,11 +84,11 @@ def seeded_state_dict(seed: int, num_classes: int) -> dict[str, np.ndarray]:
 
 
 def seeded_batch(seed: int, num_classes: int, batch_size: int, height: int, width: int) -> dict[str, np.ndarray]:
-    """One step's inputs, channels last, drawn in a fixed order.
+    """Draws the inputs of one step, in a fixed order.
 
     Returns:
       ``source_image``, ``target_image`` ``[b, h, w, 3]`` float32, RGB, whole numbers in 0–255;
-      ``source_label`` ``[b, h, w]`` int32, class index or 255; ``student_noise``, ``teacher_noise``
+      ``source_label`` ``[b, h, w]`` int32, class index or ``IGNORE_LABEL``; ``student_noise``, ``teacher_noise``
       ``[b, h, w, 3]`` float32, standard normal, RGB.
     """
     rng = np.random.default_rng(seed)
@@ -102,7 +103,7 @@ def seeded_batch(seed: int, num_classes: int, batch_size: int, height: int, widt
 
     source, target = image(), image()
     label = enlarge(rng.integers(0, num_classes, cells)).astype(np.int32)
-    label[rng.random(label.shape) < 0.1] = 255
+    label[rng.random(label.shape) < 0.1] = IGNORE_LABEL
     noise = [rng.standard_normal(source.shape).astype(np.float32) for _ in range(2)]
     # The cases are drawn in BGR order; this project's images are RGB.
     rgb = [np.ascontiguousarray(x[..., ::-1]) for x in (source, target, *noise)]

@@ -1,4 +1,4 @@
-"""Orbax checkpoints: the whole state of a run and its configuration, written while training goes on."""
+"""Orbax checkpoints: the complete state of a run and its configuration, written in the background."""
 
 import contextlib
 import functools
@@ -18,12 +18,12 @@ from sean_jax.errors import UserError
 from sean_jax.methods import Method
 from sean_jax.run import directory
 
-KEEP = 3  # the last few
-SCORE = "mean_iou"  # the metric an evaluated checkpoint is saved with: the teacher's, in percent
+KEEP = 3  # number of latest checkpoints that are kept
+SCORE = "mean_iou"  # the metric saved with an evaluated checkpoint: mean IoU of the main network, in percent
 
 
 class KeepEvaluated:
-    """Keeps the checkpoint that was evaluated last and, for oracle selection, the best one."""
+    """An Orbax policy that keeps the last evaluated checkpoint and, for oracle selection, the best one."""
 
     def __init__(self, keep_best: bool):
         self._keep_best = keep_best
@@ -32,7 +32,7 @@ class KeepEvaluated:
         scores = {i: info.metrics[SCORE] for i, info in enumerate(checkpoints) if info.metrics}
         kept = {max(scores)} if scores else set()
         if self._keep_best and scores:
-            kept.add(max(scores, key=lambda i: (scores[i], i)))  # of equal ones the later, as Orbax's best_step
+            kept.add(max(scores, key=lambda i: (scores[i], i)))  # ties go to the later one, as in Orbax's best_step
         return [i in kept for i in range(len(checkpoints))]
 
 
@@ -50,7 +50,7 @@ class Checkpoints:
             create=not read_only,
         )
         if not read_only:
-            self._directory.mkdir(exist_ok=True)  # not left to Orbax: here a full disk is an OSError
+            self._directory.mkdir(exist_ok=True)  # here a full disk raises an OSError; in Orbax it does not
         with self._read_errors("a checkpoint"):
             self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options)
 
@@ -60,16 +60,16 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step whose evaluated teacher scored best; None if none was evaluated."""
+        """The step of the checkpoint with the best score; None if none was evaluated."""
         return self._manager.best_step()
 
     def save(self, step: int, state: Any, config: dict[str, Any], score: float | None = None) -> None:
-        """Starts writing ``state``; returns when it is copied, so that the step may donate it.
+        """Starts writing ``state`` and returns once it is copied, so that the next step may donate it.
 
         Raises:
           UserError: this or the previous checkpoint cannot be written.
         """
-        if jax.process_count() > 1:  # every host holds a copy; Orbax wants to know that they are one array
+        if jax.process_count() > 1:  # each host holds a copy; Orbax needs them as one global array
             mesh = jax.sharding.Mesh(jax.devices(), "devices")
             state = multihost_utils.host_local_array_to_global_array(state, mesh, jax.sharding.PartitionSpec())
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config))
@@ -77,7 +77,7 @@ class Checkpoints:
         self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state at ``step`` on a device of this host; ``like`` has its structure, shapes and types.
+        """Returns the state at ``step`` on a device of this host; ``like`` has its structure, shapes and types.
 
         Raises:
           UserError: the checkpoint is damaged.
@@ -85,7 +85,7 @@ class Checkpoints:
         return self._restore(step, ocp.args.StandardRestore(_on_all_devices(like)))
 
     def restore_params(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-        """The part of ``state.params`` at ``step`` that ``like`` describes; the rest of the state is not read."""
+        """Returns the part of ``state.params`` at ``step`` that ``like`` describes, without reading the rest."""
         item = _on_all_devices({"params": like})
         args = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), item)
         return self._restore(step, ocp.args.PyTreeRestore(item, args, partial_restore=True))["params"]
@@ -96,42 +96,42 @@ class Checkpoints:
         return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def wait(self) -> None:
-        """Returns when everything is on disk.
+        """Waits until everything is on disk.
 
         Raises:
-          UserError: it could not be written.
+          UserError: a checkpoint cannot be written.
         """
         self._guarded(self._manager.wait_until_finished)
 
     def close(self) -> None:
-        """As :meth:`wait`, and the last thing to be called."""
+        """Waits as :meth:`wait` does and closes the manager."""
         self._guarded(self._manager.close)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        # What is on its way out says more than a second complaint about the same disk.
+        # An error that is already propagating is more useful than a second one about the same disk.
         with contextlib.suppress(UserError) if error else contextlib.nullcontext():
             self.close()
 
     def _guarded(self, write: Any) -> None:
         try:
             write()
-        except Exception as error:  # tensorstore reports disks through exceptions of many types
+        except Exception as error:  # tensorstore reports disk errors through many types of exceptions
             raise UserError(
-                f"cannot write a checkpoint to {self._directory}: {_reason(error)}; the last whole checkpoint is kept: "
-                "free space there and run the same command again"
+                f"cannot write a checkpoint to {self._directory}: {_reason(error)}; the last complete checkpoint is "
+                "kept: free disk space and run the same command again to resume from it"
             ) from error
 
     @contextlib.contextmanager
     def _read_errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever Orbax and tensorstore raise here is about files that they wrote
+        except Exception as error:  # Orbax and tensorstore raise many types of exceptions for damaged files
             raise UserError(
                 f"{what} in {self._directory} cannot be read ({_reason(error)}); "
-                "delete the damaged one, and the same command resumes from the one before"
+                "delete it and run the same command again to resume from the previous checkpoint"
             ) from error
 
 
@@ -142,14 +142,14 @@ def _on_all_devices(tree: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What the operating system said, where tensorstore quotes it; else the exception's first line, shortened."""
+    """Returns the operating system's message if tensorstore quotes it, else the exception's first line, shortened."""
     if quoted := re.search(r"([^:\n]+) \[os_error_code", str(error)):
         return quoted[1].strip()
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
-    """Whether a run has written a whole checkpoint, so that it resumes from it and not from its initial weights."""
+    """Returns whether a run has a complete checkpoint, from which it would resume."""
     if not (workdir / "checkpoints").is_dir():
         return False
     with Checkpoints(workdir, read_only=True) as checkpoints:
@@ -157,10 +157,10 @@ def has_checkpoint(workdir: pathlib.Path) -> bool:
 
 
 def read_state(workdir: str | os.PathLike[str]) -> Any:
-    """The whole state of a run at its last checkpoint.
+    """Returns the complete state of a run at its last checkpoint.
 
     Raises:
-      UserError: no whole checkpoint yet, or it is damaged.
+      UserError: there is no complete checkpoint yet, or it is damaged.
     """
     with _opened(workdir) as (checkpoints, step, _):
         return checkpoints.restore(step, abstract_state(directory.load(workdir).method()))
@@ -169,17 +169,17 @@ def read_state(workdir: str | os.PathLike[str]) -> Any:
 def read_network(
     workdir: str | os.PathLike[str], method: Method, network: str | None, *, best: bool
 ) -> tuple[str, Any, int]:
-    """One of a run's networks: its name, parameters and step. Only its own parameters are read.
+    """Reads one of a run's networks, without the rest of the state; returns its name, parameters and step.
 
     Args:
-      network: a name of :meth:`sean_jax.methods.Method.evaluated`; None for the first one.
-      best: whether to read the checkpoint that scored best instead of the last one.
+      network: a name in :meth:`sean_jax.methods.Method.evaluated`; None for the first one.
+      best: whether to read the checkpoint with the best score instead of the last one.
 
     Raises:
-      UserError: no such network, no whole checkpoint yet, or it is damaged.
+      UserError: the run has no such network or no complete checkpoint yet, or the checkpoint is damaged.
     """
     state = abstract_state(method)
-    # Leaves are replaced by their paths, so that what the method selects says which parts of the state it needs.
+    # Replace the leaves by their paths: the method's selection then tells which arrays to read.
     paths = jax.tree_util.tree_map_with_path(lambda path, _: tuple(key.key for key in path), state.params)
     evaluated = method.evaluated(state.replace(params=paths))
     name = next(iter(evaluated)) if network is None else network
@@ -197,13 +197,13 @@ def read_network(
 
 @contextlib.contextmanager
 def _opened(workdir: str | os.PathLike[str]) -> Iterator[tuple[Checkpoints, int, int | None]]:
-    """The checkpoints of a run, the last step and the best one."""
+    """Opens a run's checkpoints; yields them with the last step and the best step."""
     if (pathlib.Path(workdir) / "checkpoints").is_dir():
         with Checkpoints(pathlib.Path(workdir), read_only=True) as checkpoints:
             if checkpoints.latest_step is not None:
                 yield checkpoints, checkpoints.latest_step, checkpoints.best_step
                 return
-    raise UserError(f"--workdir={workdir} holds no whole checkpoint yet; let the training run longer")
+    raise UserError(f"--workdir={workdir} has no complete checkpoint yet; let the training run longer")
 
 
 def _get(tree: Any, path: tuple[str, ...]) -> Any:
@@ -217,5 +217,5 @@ def _set(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def abstract_state(method: Method) -> Any:
-    """Structure, shapes and types of the method's state; nothing is computed."""
+    """Returns the structure, shapes and types of the method's state without computing it."""
     return jax.eval_shape(method.init, jax.random.key(0), method.network.abstract_params())

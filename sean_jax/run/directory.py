@@ -1,4 +1,4 @@
-"""A run directory: what is in it, and what of it a resumed run keeps."""
+"""The run directory: creates, checks, locks and reads its files."""
 
 import contextlib
 import fcntl
@@ -17,8 +17,7 @@ from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
 from sean_jax.run.records import parse_line
 
-# What a run directory may hold before there is a run in it: stages that the run needs first.
-STAGES = "stages"
+STAGES = "stages"  # the only entry that a run directory may have before the run starts
 
 
 def config_path(workdir: pathlib.Path) -> pathlib.Path:
@@ -26,16 +25,16 @@ def config_path(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def exists(workdir: pathlib.Path) -> bool:
-    """Whether there is a run in the directory."""
+    """Returns whether the directory contains a run."""
     return config_path(workdir).exists()
 
 
 def check(workdir: pathlib.Path, experiment: Experiment) -> None:
-    """Checks that ``experiment`` can begin in the directory or is the one already there; touches nothing.
+    """Checks that ``experiment`` can start in the directory or resume there; changes nothing.
 
     Raises:
-      UserError: the directory holds a run of another configuration (the differing settings are named), something
-        that is no run, or is a file.
+      UserError: the directory contains a run with a different configuration (the message names the settings) or
+        other files, or is a file.
     """
     if exists(workdir):
         old, new = load(workdir), experiment
@@ -44,34 +43,40 @@ def check(workdir: pathlib.Path, experiment: Experiment) -> None:
             changed.append("the label space's definition")
         if changed:
             raise UserError(
-                f"--workdir={workdir} holds a run of another configuration ({'; '.join(changed)}); "
-                "give the same settings to resume it, or another --workdir"
+                f"--workdir={workdir} contains a run with a different configuration ({'; '.join(changed)}); "
+                "use the same settings to resume it, or another --workdir"
             )
     elif workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is a file; give a folder")
+        raise UserError(f"--workdir={workdir} is a file; give a new or empty folder")
     elif workdir.exists() and any(path.name != STAGES for path in workdir.iterdir()):
-        raise UserError(f"--workdir={workdir} is not empty and holds no run (config.json); give another folder")
+        raise UserError(f"--workdir={workdir} is not empty and contains no run (config.json); give another folder")
 
 
 def check_data(workdir: pathlib.Path, data: dict[str, str]) -> None:
-    """Checks that the run already there, if any, read the same data; ``data``: see :func:`create`.
+    """Checks that a run in the directory, if there is one, used the same data.
+
+    Args:
+      workdir: the run directory.
+      data: see :func:`create`.
 
     Raises:
-      UserError: a data set's description or list of images has changed.
+      UserError: the description or the image list of a data set has changed.
     """
     before = json.loads(config_path(workdir).read_text(encoding="utf-8")).get("data", {}) if exists(workdir) else {}
     if changed := [name for name in before if before[name] != data.get(name)]:
         raise UserError(
-            f"--workdir={workdir} holds a run on other data: the description or the list of images of its "
-            f"{' and '.join(changed)} set has changed; restore it to resume the run, or give another --workdir"
+            f"--workdir={workdir} contains a run on different data: the description or the image list of its "
+            f"{' and '.join(changed)} set has changed; restore it to resume the run, or use another --workdir"
         )
 
 
 def create(workdir: pathlib.Path, experiment: Experiment, data: dict[str, str]) -> None:
-    """Makes the directory, if it is not there, with ``config.json`` in it; where that fails, it leaves neither.
+    """Creates the directory and its ``config.json``, unless they exist. A failure leaves neither behind.
 
     Args:
-      data: what a set is for (source, target, scored) → :func:`sean_jax.run.plan.fingerprint` of it.
+      workdir: the run directory.
+      experiment: the resolved configuration.
+      data: role of a data set (source, target, scored) → its :func:`sean_jax.run.plan.fingerprint`.
     """
     if exists(workdir):
         return
@@ -86,8 +91,8 @@ def create(workdir: pathlib.Path, experiment: Experiment, data: dict[str, str]) 
 
 
 @contextlib.contextmanager
-def claimed(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from training in the directory; the system gives it free when a process is killed.
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Locks the directory against other training processes; the system releases the lock of a killed process.
 
     Raises:
       UserError: another process is training there.
@@ -99,7 +104,7 @@ def claimed(workdir: pathlib.Path) -> Iterator[None]:
         os.close(directory)
         raise UserError(f"another process is training in --workdir={workdir}; wait for it or stop it") from None
     except OSError:
-        pass  # a file system without locks is no reason to refuse
+        pass  # the file system does not support locks
     try:
         yield
     finally:
@@ -107,7 +112,7 @@ def claimed(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def load(workdir: str | os.PathLike[str]) -> Experiment:
-    """The experiment in a run directory.
+    """Reads the experiment of a run directory.
 
     Raises:
       UserError: there is none, or another version of this package wrote it.
@@ -122,18 +127,23 @@ def load(workdir: str | os.PathLike[str]) -> Experiment:
             )
         return Experiment.from_json(content)
     except FileNotFoundError:
-        raise UserError(f"--workdir={workdir} holds no run (config.json is missing); train one there first") from None
-    except (ValueError, KeyError, TypeError) as error:  # no JSON, other fields, or none of the right kind
-        raise UserError(f"{path} is not a configuration of this version ({error!r}); train anew") from None
+        raise UserError(
+            f"--workdir={workdir} contains no run (config.json is missing); give the --workdir of a training run"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:  # not JSON, unknown fields, or values of the wrong type
+        raise UserError(
+            f"{path} is damaged or was written by another version ({error!r}); restore it, or train again in another "
+            "--workdir"
+        ) from None
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes JSON so that the file is either the old one or the whole new one."""
+    """Writes a JSON file atomically."""
     atomic.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_parameters(workdir: pathlib.Path, params: dict[str, Any]) -> None:
-    """Writes ``parameters.txt``: path, shape, type and size of every parameter, by network."""
+    """Writes ``parameters.txt``: the path, type, shape and size of every parameter, by network."""
     lines = []
     for name, tree in params.items():
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -145,16 +155,18 @@ def write_parameters(workdir: pathlib.Path, params: dict[str, Any]) -> None:
 
 
 class MetricsFile:
-    """``metrics.jsonl`` and ``timing.jsonl``: one object a line, a step at most once.
+    """A writer for ``metrics.jsonl`` and ``timing.jsonl``: one JSON object per line, at most one line per step.
 
-    The first holds what a run computes, so that two equal runs leave equal files; times stand in the second alone.
+    Times have a file of their own, so that identical runs write identical ``metrics.jsonl`` files.
     """
 
     def __init__(self, path: pathlib.Path, restored_step: int):
-        """Opens the file and drops every line past ``restored_step``: those steps are taken again.
+        """Opens the file and removes the lines after ``restored_step``, whose steps are repeated.
+
+        An incomplete last line, which a killed process may leave, is removed too.
 
         Raises:
-          UserError: a line is damaged. (A last line that was cut off when its process was killed is dropped.)
+          UserError: a line is damaged.
         """
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
@@ -163,7 +175,7 @@ class MetricsFile:
         self._file = path.open("a")
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Appends a line; it is with the operating system when this returns."""
+        """Appends a line and passes it to the operating system."""
         self._file.write(json.dumps({"step": step} | metrics) + "\n")
         self._file.flush()
 

@@ -1,4 +1,4 @@
-"""The training loop: restore → step → log → evaluate → save."""
+"""The training loop: restore, step, log, evaluate, save."""
 
 import contextlib
 import pathlib
@@ -21,9 +21,9 @@ from sean_jax.run import directory
 from sean_jax.run.checkpoints import Checkpoints, abstract_state
 from sean_jax.run.determinism import request_deterministic_kernels
 from sean_jax.run.monitor import Monitor, final_report
-from sean_jax.run.plan import Plan, check_folders, differing_uses, fingerprint, prepare_scoring, prepare_training
+from sean_jax.run.plan import Plan, check_folders, fingerprint, prepare_scoring, prepare_training, weights_differences
 from sean_jax.run.profile import Profile
-from sean_jax.run.signals import agreed, stop_signals
+from sean_jax.run.signals import should_stop, stop_signals
 from sean_jax.scoring.scorer import Evaluation, Scorer
 from sean_jax.training.parallel import Devices, devices_for, pmap_step, replicate
 from sean_jax.training.randomness import purpose_key
@@ -32,24 +32,27 @@ Say = Callable[[str], None]
 
 
 class Inputs(NamedTuple):
-    """What a run reads."""
+    """The prepared data sets of a run."""
 
     source: PreparedSet
-    target: PreparedSet | None  # None for methods that do not read it
-    scorer: Scorer | None  # None where the target has no labelled split
+    target: PreparedSet | None  # None if the method does not read it
+    scorer: Scorer | None  # None if the target has no labelled split
 
 
 def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] | None = None) -> bool:
-    """Runs ``plan`` in ``workdir``, from the last checkpoint there to the plan's last step.
+    """Trains from the last checkpoint in ``workdir``, if there is one, to the plan's last step.
 
     Args:
+      plan: the resolved run.
+      workdir: the run directory.
       profile_steps: first and last step of a profiler trace, written to ``workdir/profile``.
 
     Returns:
-      Whether it finished; False if SIGTERM ended it before.
+      Whether the run is finished; False if SIGTERM stopped it.
 
     Raises:
-      UserError: bad input, a run of another configuration in ``workdir``, a full disk, a loss that is not finite.
+      UserError: the input is bad, ``workdir`` contains a run with a different configuration, the disk is full, or a
+        loss is not finite.
     """
     config, method = plan.experiment.config, plan.experiment.method()
     if config.deterministic:
@@ -58,14 +61,14 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
     leader = jax.process_index() == 0
     say: Say = print if leader else lambda _: None
     if leader:
-        directory.check(workdir, plan.experiment)  # errors are reported before anything is prepared
+        directory.check(workdir, plan.experiment)  # report errors before preparing data
         check_folders(plan, reads_target=method.READS.target)
     check_loader(config.loader)
     say(_headline(plan, devices))
 
     inputs = _prepare(plan, method, leader)
     if inputs.scorer is None:
-        say(f"{plan.target.name} has no labelled split: nothing will be scored")
+        say(f"{plan.target.name} has no labelled split: the run computes no scores")
     data = _fingerprints(plan, inputs)
     if leader:
         directory.check_data(workdir, data)
@@ -74,14 +77,14 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
         directory.create(workdir, plan.experiment, data)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run directory exists")
-    with directory.claimed(workdir) if leader else contextlib.nullcontext():
+    with directory.locked(workdir) if leader else contextlib.nullcontext():
         return _fit(plan, workdir, method, initial, devices, inputs, say, Profile(workdir, profile_steps))
 
 
 def _prepare(plan: Plan, method: Method, leader: bool) -> Inputs:
-    """Prepares the data before there is a run directory, so that bad input leaves none behind.
+    """Prepares the data. It precedes the run directory, so that bad input leaves no directory behind.
 
-    The largest set comes last, so that errors in the others are reported early.
+    The largest data set comes last, so that errors in the others are reported early.
     """
     config = plan.experiment.config
     scored = prepare_scoring(config, plan.target, progress=leader)
@@ -109,7 +112,7 @@ def _fit(
     say: Say,
     profile: Profile,
 ) -> bool:
-    """Restores the last checkpoint, or begins from ``initial``, and takes the steps left; see :func:`train`."""
+    """Restores the last checkpoint, or starts from ``initial``, and trains the remaining steps; see :func:`train`."""
     config, scorer = plan.experiment.config, inputs.scorer
     leader = jax.process_index() == 0
     checkpoints = Checkpoints(workdir, keep_best=config.selection == "oracle")
@@ -124,7 +127,7 @@ def _fit(
 
     assert config.steps is not None
     if restored_step == config.steps:
-        say("this run is finished")
+        say("this run is already finished")
         checkpoints.close()
         _report(workdir, leader)
         return True
@@ -153,7 +156,7 @@ def _fit(
             profile.after(step, metrics)
             monitor.step()
 
-            last, stopping = step == config.steps, agreed(received, step % config.log_every == 0)
+            last, stopping = step == config.steps, should_stop(received, step % config.log_every == 0)
             logging = step % config.log_every == 0 or last
             evaluating = scorer is not None and (step % config.eval_every == 0 or last)
             saving = evaluating or step % config.save_every == 0 or last or stopping
@@ -171,7 +174,7 @@ def _fit(
                 score = evaluation.mean_iou
             monitor.end_step(step)
 
-            # An evaluated state is saved with its score; the file is written while the next steps run.
+            # Orbax writes the checkpoint while the next steps run.
             if saving:
                 checkpoints.save(step, state, settings, score)
             if stopping:
@@ -182,7 +185,7 @@ def _fit(
         _report(workdir, leader)
         return True
     name = signal.Signals(received[0]).name
-    say(f"stopped by {name} after step {checkpoints.latest_step}, which is saved; the same command resumes there")
+    say(f"stopped by {name}; saved step {checkpoints.latest_step}. Run the same command again to resume")
     if name == "SIGINT":
         raise KeyboardInterrupt
     return False
@@ -208,32 +211,32 @@ def _initial_state(plan: Plan, method: Method, say: Say) -> TrainState:
     params = method.network.init_params(purpose_key(rng, "init"))
     if plan.initial_weights is None:
         if config.preset != "quick":
-            say("no --init_weights: training from scratch; the paper starts from a VGG-16 trained on ImageNet")
+            say("training from scratch (no --init_weights); the paper starts from a VGG-16 pretrained on ImageNet")
     else:
         params, report = weights.into_params(plan.initial_weights, params, method.network.TORCH_MODULES)
         say(f"{config.init_weights}: {report}")
-        for difference in differing_uses(plan.initial_weights, plan.experiment):
+        for difference in weights_differences(plan.initial_weights, plan.experiment):
             say(f"warning: these weights come from a different network: {difference}")
     return method.init(purpose_key(rng, "method_init"), params)
 
 
 def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None) -> dict[str, float]:
-    """The metrics as numbers.
+    """Returns the metrics as numbers.
 
     Raises:
-      UserError: one of them, or a parameter in ``state``, is not finite.
+      UserError: a metric or a value in ``state`` is not finite.
     """
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    faulty = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
-    if not faulty and state is not None and not bool(_all_finite(state)):
-        faulty = ["a parameter is not finite"]
-    if faulty:
+    problems = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
+    if not problems and state is not None and not bool(_all_finite(state)):
+        problems = ["a parameter is not finite"]
+    if problems:
         checkpoints.wait()
         good = checkpoints.latest_step
         kept = f"the last good checkpoint is step {good}" if good else "no checkpoint was written yet"
         raise UserError(
-            f"training stopped at step {step}: {', '.join(faulty)}; {kept}. "
-            "Try a lower --learning_rate, --precision=float32, or look at the labels"
+            f"training stopped at step {step}: {', '.join(problems)}; {kept}. "
+            "Try a lower --learning_rate or --precision=float32, or check the labels"
         )
     return values
 

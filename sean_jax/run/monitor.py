@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind while it trains: progress bar, metrics, TensorBoard, pictures."""
+"""Progress and results of a run: progress bar, metrics files, TensorBoard, pictures and scores."""
 
 import pathlib
 import sys
@@ -19,7 +19,7 @@ from sean_jax.scoring.stored import read_scores
 class Monitor:
     """Writes ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/``, ``pictures/`` and ``evaluation.json`` of a run.
 
-    On a host that is not the leader it does nothing.
+    On hosts other than the leader it does nothing.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class Monitor:
             return
         self._workdir, self._config = workdir, experiment.config
         self._images_per_step = images_per_step
-        self._line: dict[str, float] = {}  # of metrics.jsonl, for the step under way
-        self._times: dict[str, float] = {}  # of timing.jsonl, likewise
+        self._line: dict[str, float] = {}  # the current step's line of metrics.jsonl
+        self._times: dict[str, float] = {}  # the current step's line of timing.jsonl
         self._metrics_file = MetricsFile(workdir / "metrics.jsonl", restored_step)
         self._timing_file = MetricsFile(workdir / "timing.jsonl", restored_step)
-        # TensorBoard hides what an earlier process wrote past the step that this one starts from.
+        # TensorBoard hides what an earlier process wrote from this step on.
         purge = restored_step + 1 if restored_step else None
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge, write_to_disk=True)
         self._pictures = workdir / "pictures"
@@ -55,7 +55,7 @@ class Monitor:
         self._last_log = (restored_step, time.perf_counter())
 
     def step(self) -> None:
-        """One step was dispatched."""
+        """Advances the progress bar by one step."""
         if self._leader:
             self._bar.update()
 
@@ -77,11 +77,11 @@ class Monitor:
         self._bar.set_postfix_str(f"{shown}, {rate:.3g} images/s", refresh=False)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Records scores and pictures of ``step``."""
+        """Records the scores and the picture of ``step``."""
         if not self._leader:
             return
         last_step, last_time = self._last_log
-        if last_step == step:  # else training steps were still under way on the device when it began
+        if last_step == step:  # otherwise the time would include training steps that were still running
             self._times["evaluation_seconds"] = round(time.perf_counter() - last_time, 4)
         (_, first), *others = evaluation.scores.items()
         metrics = {"val/mean_iou": first["mean_iou"]}
@@ -93,22 +93,22 @@ class Monitor:
         self._board.add_image("panel", evaluation.panel, step, dataformats="HWC")
         self._board.flush()
         Image.fromarray(evaluation.panel).save(self._pictures / f"step_{step:06d}.png")
-        if self._counts(first):
+        if self._replaces_evaluation(first):
             write_json(self._workdir / "evaluation.json", evaluation.scores)
         also = ", ".join(f"{name} {scores['mean_iou']:.1f}" for name, scores in others)
         also = f" ({also})" if also else ""
         self.say(f"step {step}: mean IoU {first['mean_iou']:.1f}{also}, protocol {first['protocol']}")
         self._last_log = (step, time.perf_counter())  # evaluation time is not training time
 
-    def _counts(self, scores: dict[str, Any]) -> bool:
+    def _replaces_evaluation(self, scores: dict[str, Any]) -> bool:
         path = self._workdir / "evaluation.json"
         if self._config.selection == "last" or not path.exists():
             return True
-        # Of equal scores the later counts, as among the checkpoints.
+        # Ties go to the later step, as for checkpoints.
         return first_scores(path)["mean_iou"] <= scores["mean_iou"]
 
     def end_step(self, step: int) -> None:
-        """Writes the step's lines of ``metrics.jsonl`` and ``timing.jsonl``, if there is anything to write."""
+        """Writes the lines of the step to ``metrics.jsonl`` and ``timing.jsonl``, if it has any."""
         if self._leader and self._line:
             self._metrics_file.write(step, self._line)
             self._line = {}
@@ -117,7 +117,7 @@ class Monitor:
             self._times = {}
 
     def say(self, line: str) -> None:
-        """Prints a line without tearing the progress bar."""
+        """Prints a line above the progress bar."""
         if self._leader:
             self._bar.write(line, file=sys.stdout)
 
@@ -136,15 +136,15 @@ class Monitor:
 
 
 def first_scores(path: pathlib.Path) -> dict[str, Any]:
-    """The scores of the network that counts."""
+    """Reads the scores of the main network from ``evaluation.json``."""
     return next(iter(read_scores(path).values()))
 
 
 def final_report(workdir: pathlib.Path) -> str:
-    """The per-class table of the network that counts, and the scores of the others; from ``evaluation.json``."""
+    """Returns the class table of the main network and the mean IoU of the others, from ``evaluation.json``."""
     path = workdir / "evaluation.json"
     if not path.exists():
-        return "nothing was scored: the target has no labelled split"
+        return "no scores: the target has no labelled split"
     first, *others = read_scores(path).values()
     lines = [describe(first), format_table(first)]
     lines += [f"{describe(scores)}: mean IoU {scores['mean_iou']:.1f}" for scores in others]

@@ -1,4 +1,4 @@
-"""From settings to what a run works with: data sets, label space, initial weights, prepared images."""
+"""Resolves settings into the configuration, data sets, label space and initial weights of a run."""
 
 import hashlib
 import json
@@ -24,24 +24,24 @@ from sean_jax.run.trained import architecture_of, read_run
 
 
 class Plan(NamedTuple):
-    """A run before any file of its data sets was opened."""
+    """A resolved run; the images of its data sets are not read yet."""
 
     experiment: Experiment
     source: Dataset
     target: Dataset
-    initial_weights: weights.WeightsFile | None  # None from scratch, and for a run that resumes
+    initial_weights: weights.WeightsFile | None  # None if the run starts from scratch or resumes
 
 
 def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
-    """Resolves the settings that were ``given`` into a whole configuration.
+    """Resolves settings into a complete configuration.
 
     Args:
-      given: settings by name.
-      workdir: the run directory. If it holds a checkpoint, ``init_weights`` is not read: the file may have moved.
+      given: the settings given by the user, by name.
+      workdir: the run directory. If it has a checkpoint, ``init_weights`` is not read, since the file may have moved.
 
     Raises:
-      UserError: an unknown data set or label space, a value out of range, a source that cannot supply the
-        label space, unreadable weights.
+      UserError: a data set or label space is unknown, a value is out of range, the source lacks classes of the label
+        space, or the initial weights cannot be read.
     """
     values = choose_preset({"data_dir": default_data_dir()} | dict(given))
     source, target = load_dataset(values["source"]), load_dataset(values["target"])
@@ -60,23 +60,26 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
     )
     assert config.classes is not None
     space = load_label_space(config.classes)
-    source_label_map(source, space)  # raises if the source cannot supply the space
+    source_label_map(source, space)  # raises an error if the source lacks classes
     if config.eval_split:
         label_map(target, space)
         if target.split(config.eval_split).labels is None:
-            raise UserError(f"--eval_split={config.eval_split} of {target.name} has no labels to score on")
+            raise UserError(
+                f"--eval_split={config.eval_split}: this split of {target.name} has no labels; choose a labelled one, "
+                "or none"
+            )
     source.split(config.source_split)
     target.split(config.target_split)
     return Plan(Experiment(config, space), source, target, file)
 
 
 def read_initial_weights(path: str) -> weights.WeightsFile:
-    """The weights in a file, or those of the network that counts in a run directory."""
+    """Reads weights from a file, or the main network from a run directory."""
     return read_run(path) if os.path.isdir(path) else weights.read(path)
 
 
-def differing_uses(file: weights.WeightsFile, experiment: Experiment) -> list[str]:
-    """How the network that ``file`` was trained in differs from the run's, as ``name: theirs, here: ours``."""
+def weights_differences(file: weights.WeightsFile, experiment: Experiment) -> list[str]:
+    """Lists how the network that ``file`` was trained in differs from the run's, as ``name: theirs, here: ours``."""
     metadata = weights.metadata(file)
     name, theirs = architecture_of(metadata) or (experiment.config.architecture, {})
     theirs = {"architecture": name, **theirs, "input_convention": metadata["input_convention"]}
@@ -89,10 +92,10 @@ def differing_uses(file: weights.WeightsFile, experiment: Experiment) -> list[st
 
 
 def check_folders(plan: Plan, *, reads_target: bool) -> None:
-    """Looks into the folders of all sets, so that one that is missing is said before the first set is prepared.
+    """Checks that the folders of all data sets contain images, before the first data set is prepared.
 
     Raises:
-      UserError: a folder is missing, or none of a set's images is in it.
+      UserError: a folder is missing or contains no images of its data set.
     """
     config = plan.experiment.config
     sets = [(plan.source, config.source_split, config.source_dir, "--source_dir")]
@@ -108,16 +111,16 @@ def check_folders(plan: Plan, *, reads_target: bool) -> None:
 
 
 def fingerprint(dataset: Dataset, prepared: PreparedSet) -> str:
-    """Twelve hexadecimal digits that change with a data set's description, the split, or the list of its images.
+    """Returns 12 hexadecimal digits that identify a data set's description, split and image list.
 
-    Not with the files' times, which copying changes: a run may go on where its data were moved to.
+    File times do not enter, so that a run can resume after its data were copied or moved.
     """
     facts = [dataset.identity(), prepared.metadata["split"], prepared.names]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def prepare_training(plan: Plan, *, reads_target: bool, progress: bool) -> tuple[PreparedSet, PreparedSet | None]:
-    """The source with labels and the target without: its label files are neither opened nor looked for."""
+    """Prepares the source with labels and the target without; target label files are neither listed nor read."""
     config = plan.experiment.config
     target = None
     if reads_target:
@@ -129,7 +132,7 @@ def prepare_training(plan: Plan, *, reads_target: bool, progress: bool) -> tuple
 def prepare_scoring(
     config: Config, dataset: Dataset, *, progress: bool, flag: str = "--target_dir"
 ) -> PreparedSet | None:
-    """The images of the ``eval_split`` with labels at their own size; None if the configuration names none."""
+    """Prepares the ``eval_split`` with labels at their original size; returns None if there is no such split."""
     if config.eval_split is None:
         return None
     return _prepare(dataset, config.eval_split, "original", config.target_dir, flag, config, progress)
@@ -139,7 +142,7 @@ def _prepare(
     dataset: Dataset, split: str, labels: str, folder: str | None, flag: str, config: Config, progress: bool
 ) -> PreparedSet:
     assert config.data_dir is not None
-    place: dict[str, Any] = {"data_dir": config.data_dir, "flag": flag, "progress": progress}
+    options: dict[str, Any] = {"data_dir": config.data_dir, "flag": flag, "progress": progress}
     size: dict[str, Any] = {"height": config.height, "width": config.width}
-    source_dir = resolve_source_dir(dataset, folder, **place, **size)
-    return prepare(dataset, split=split, source_dir=source_dir, labels=labels, **place, **size)
+    source_dir = resolve_source_dir(dataset, folder, **options, **size)
+    return prepare(dataset, split=split, source_dir=source_dir, labels=labels, **options, **size)

@@ -28,14 +28,14 @@ def score_network(
     Args:
       network: from :func:`sean_jax.run.trained.open_network`.
       dataset: a built-in name or a TOML file; None for the target of the network's run.
-      dataset_dir: its folder; None for the run's, if it is the run's target.
-      split: None for the data set's own.
+      dataset_dir: the folder of the data set; None for the run's target folder, if the data set is its target.
+      split: a labelled split; None for the data set's evaluation split.
       protocol: a key of :data:`sean_jax.scoring.protocols.PROTOCOLS`.
-      **settings: of :class:`~sean_jax.config.Config` (data_dir, loader, height, width, eval_batch_size, precision);
-        None stands for what the network was trained with.
+      **settings: fields of :class:`~sean_jax.config.Config` (data_dir, loader, height, width, eval_batch_size,
+        precision); None for the value that the network was trained with.
 
     Raises:
-      UserError: no labels to score on, or a label space or protocol that they cannot supply.
+      UserError: the split has no labels, or lacks classes of the label space or the protocol.
     """
     scorer = open_scorer(network, dataset=dataset, dataset_dir=dataset_dir, split=split, **settings)
     scores = scorer.evaluate({network.name: network.params}, network.step, protocol)[network.name]
@@ -50,17 +50,17 @@ def open_scorer(
     split: str | None = None,
     **settings: Any,
 ) -> Scorer:
-    """What :func:`score_network` scores with: of its arguments those that say on what."""
+    """Prepares a split and returns its scorer; see :func:`score_network` for the arguments."""
     config = network.experiment.config
     same_target = dataset is None or dataset == config.target
     name = dataset or config.target
     if name is None:
-        raise UserError("--dataset is needed: a built-in data set or a TOML file")
+        raise UserError("--dataset is missing; give a built-in data set or a TOML file")
     scored = load_dataset(name)
     split = split or (config.eval_split if same_target else None) or scored.evaluation_split
     if split is None or scored.split(split).labels is None:
-        raise UserError(f"{scored.name} has no labels to score on in split {split}; name another --split")
-    label_map(scored, network.experiment.label_space)  # refused here if the data set cannot supply the classes
+        raise UserError(f"{scored.name} has no labels in split {split}; choose another --split")
+    label_map(scored, network.experiment.label_space)  # raises an error if the data set lacks classes
     changes = {key: value for key, value in settings.items() if value is not None}
     changes |= {"target": name, "eval_split": split}
     changes["target_dir"] = dataset_dir or (config.target_dir if same_target else None)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C while training: the step is finished and saved, on all hosts together."""
+"""Handles SIGTERM and Ctrl-C during training: all hosts finish the same step and save it."""
 
 import contextlib
 import signal
@@ -10,8 +10,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
-def agreed(received: list[int], may_ask: bool) -> bool:
-    """Whether to stop after this step. Several hosts must stop together: they ask each other where they ``may_ask``."""
+def should_stop(received: list[int], may_ask: bool) -> bool:
+    """Returns whether to stop after this step.
+
+    Several hosts must stop at the same step. They exchange the signals they received at steps with ``may_ask``, which
+    must be the same on all hosts.
+    """
     if jax.process_count() == 1:
         return bool(received)
     if not may_ask:
@@ -23,10 +27,10 @@ def agreed(received: list[int], may_ask: bool) -> bool:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT (Ctrl-C): the loop finishes its step, saves and ends.
+    """Collects SIGTERM and SIGINT (Ctrl-C) in a list, so that the loop can finish its step and save.
 
-    A second Ctrl-C ends the process at once. The first must not: a KeyboardInterrupt raised inside a callback of
-    JAX's is sometimes lost.
+    A second Ctrl-C ends the process at once. The first does not raise KeyboardInterrupt, because JAX sometimes loses
+    exceptions that are raised inside its callbacks.
     """
     received: list[int] = []
 

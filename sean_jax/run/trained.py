@@ -1,4 +1,4 @@
-"""A trained network from a run directory or a weights file, ready to be applied."""
+"""Opens trained networks from run directories and weights files."""
 
 import os
 import pathlib
@@ -17,75 +17,93 @@ from sean_jax.settings import names
 
 
 class TrainedNetwork(NamedTuple):
-    """Parameters and what is known of their origin."""
+    """A network's parameters and their origin.
 
-    experiment: Experiment  # of a weights file: what its metadata say, and the defaults
+    Attributes:
+      experiment: the run's configuration; for a weights file, its metadata completed by defaults.
+      params: the parameter tree.
+      name: the network's name in its run, or ``weights file`` if the file's metadata has none.
+      step: the training step, or None if the file's metadata has none.
+      origin: the run directory and name, or the path of the weights file.
+    """
+
+    experiment: Experiment
     params: Any
-    name: str  # such as "teacher", or "weights file" for one that does not say
-    step: int | None  # None for a weights file that does not say
+    name: str
+    step: int | None
     origin: str
 
 
 def open_network(
     workdir: str | None = None, weights_file: str | None = None, network: str | None = None
 ) -> TrainedNetwork:
-    """One network of a run, at the checkpoint that counts, or the one in a weights file.
+    """Opens one network of a run, or the one in a weights file.
+
+    A run's network is read from the last checkpoint, or from the best one for ``--selection=oracle``.
 
     Args:
       workdir: a run directory.
       weights_file: a weights file with metadata, as ``port_weights`` writes it, or the authors' checkpoint.
-      network: which of the run's networks; None for the one that counts (of ``sean`` the teacher).
+      network: the name of one of the run's networks; None for the main one (for ``sean`` the teacher).
 
     Raises:
-      UserError: not exactly one of the two is given, or it cannot be used.
+      UserError: both or neither of ``workdir`` and ``weights_file`` are given, or they cannot be used.
     """
     if (workdir is None) == (weights_file is None):
         raise UserError("give either --workdir (a run directory) or --weights (a weights file)")
     if workdir is not None:
-        return _of_run(workdir, network)
+        return _open_run(workdir, network)
     assert weights_file is not None
     if network is not None:
-        raise UserError(f"--network={network} chooses one of a run's networks; --weights holds a single one")
-    return _of_file(weights_file)
+        raise UserError(f"--network={network} selects one of a run's networks; a --weights file has only one, omit it")
+    return _open_file(weights_file)
 
 
 def network_names(workdir: str | os.PathLike[str]) -> list[str]:
-    """The names of a run's networks; the first one counts."""
+    """Returns the names of a run's networks, the main one first."""
     method = directory.load(workdir).method()
     return list(method.evaluated(abstract_state(method)))
 
 
 def read_run(workdir: str, network: str | None = None) -> weights.WeightsFile:
-    """A run's network as a weights file with metadata; see :func:`open_network`."""
+    """Reads a run's network as a weights file with metadata; see :func:`open_network`."""
     trained = open_network(workdir, network=network)
     tensors = weights.from_params(trained.params, trained.experiment.network().TORCH_MODULES)
     metadata = trained.experiment.weights_metadata() | {"network": trained.name, "step": trained.step}
     return weights.WeightsFile(tensors, metadata, workdir)
 
 
-def _of_run(workdir: str, network: str | None) -> TrainedNetwork:
+def _open_run(workdir: str, network: str | None) -> TrainedNetwork:
     experiment = directory.load(workdir)
     best = experiment.config.selection == "oracle"
     name, params, step = read_network(workdir, experiment.method(), network, best=best)
     return TrainedNetwork(experiment, params, name, step, f"{pathlib.Path(workdir)}, {name}")
 
 
-def _of_file(path: str) -> TrainedNetwork:
+def _open_file(path: str) -> TrainedNetwork:
     file = weights.read(path)
     try:
         experiment = _experiment_of(file, path)
         abstract = experiment.network().abstract_params()
-    except (KeyError, TypeError, ValueError) as error:  # metadata that neither we nor the authors wrote
-        raise UserError(f"--weights={path} has damaged metadata ({error!r}); port its weights anew") from None
+    except (KeyError, TypeError, ValueError) as error:  # metadata that this project did not write
+        raise UserError(
+            f"--weights={path} has damaged metadata ({error!r}); write the file again with port_weights"
+        ) from None
     params, report = weights.into_params(file, abstract, experiment.network().TORCH_MODULES)
     if report.missing:
-        raise UserError(f"--weights={path} is no whole network: it lacks {', '.join(report.missing[:3])}, …")
+        raise UserError(
+            f"--weights={path} is not a complete network: it lacks {', '.join(report.missing[:3])}, …; give weights of "
+            "a complete segmentation network"
+        )
     metadata = weights.metadata(file)
     return TrainedNetwork(experiment, params, metadata.get("network", "weights file"), metadata.get("step"), path)
 
 
 def architecture_of(metadata: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Name and settings of the network that a file's metadata describe; None if they do not."""
+    """Returns the name and settings of the network that a file's metadata describes; None if it describes none.
+
+    ``architecture`` is ``{"name": ..., ...settings}``, or ``"reference"`` for the authors' network.
+    """
     found = metadata.get("architecture")
     if found == "reference":
         return "deeplab", dict(NETWORKS["deeplab"].PRESETS["reference"])
@@ -103,8 +121,8 @@ def _experiment_of(file: weights.WeightsFile, path: str) -> Experiment:
     architecture = architecture_of(metadata)
     if architecture is None:
         raise UserError(
-            f"--weights={path} does not say which architecture it is of; expected a SEAN checkpoint, the authors' or "
-            "one that port_weights wrote"
+            f"--weights={path} does not describe its architecture; expected the authors' SEAN checkpoint or a file "
+            "that port_weights wrote"
         )
     if "classes" in metadata:
         space = LabelSpace.from_dict(metadata["classes"])
@@ -112,7 +130,8 @@ def _experiment_of(file: weights.WeightsFile, path: str) -> Experiment:
         count = str(len(file.tensors["classifier.conv2d_list.0.bias"]))
         if count not in ("19", "16", "13"):
             raise UserError(
-                f"--weights={path} has {count} classes and does not name them; add metadata by port_weights"
+                f"--weights={path} has {count} classes and does not name them; expected 19, 16 or 13 classes, or a "
+                "file that port_weights wrote from a run"
             )
         space = load_label_space(count)
     known = {name: metadata[name] for name in ("height", "width", "method", "seed", "selection") if name in metadata}

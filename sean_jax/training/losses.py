@@ -1,4 +1,7 @@
-"""The losses of equations 3 to 5, as sums: who calls divides by counts taken over all devices."""
+"""The losses of equations 3 to 5, as sums over a device's share of the batch.
+
+The caller divides them by counts over all devices: a mean of device means would weight pixels unequally.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +12,16 @@ from sean_jax.ops.resize import resize_bilinear
 
 
 def count_labelled(labels: jax.Array) -> jax.Array:
-    """Number of pixels in ``labels`` (``[b, H, W]``, class index or 255) that carry a class; float32 scalar."""
+    """Counts the pixels of ``labels`` (``[b, H, W]``, class index or ``IGNORE_LABEL``) with a class; float32 scalar."""
     return _count(labels != IGNORE_LABEL)
 
 
 def segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross-entropy summed over labelled pixels, equation 3 before its mean.
+    """Sums the cross-entropy over labelled pixels: equation 3 without its division.
 
     Args:
-      logits: ``[b, h, w, classes]`` float32; upsampled bilinearly (corners not aligned) to the labels' size.
-      labels: ``[b, H, W]`` integers, class index, or 255 for pixels without a class.
+      logits: ``[b, h, w, classes]`` float32; upsampled bilinearly (corners not aligned) to the size of the labels.
+      labels: ``[b, H, W]`` integers, class index or ``IGNORE_LABEL``.
     """
     _, height, width = labels.shape
     logits = resize_bilinear(logits, (height, width))
@@ -28,38 +31,41 @@ def segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def attention_mask(attention: jax.Array, threshold: float) -> jax.Array:
-    """M of equation 5: 1 where the teacher's attention exceeds the threshold τ, else 0; float32."""
+    """Returns the consistency mask M of equation 5: 1 where the attention exceeds the threshold τ, else 0; float32."""
     return (attention > threshold).astype(jnp.float32)
 
 
 def count_kept(mask: jax.Array) -> jax.Array:
-    """Number of positions that ``mask`` (``[b, h, w]``, 0 or 1) keeps; float32 scalar."""
+    """Counts the ones in a consistency mask (``[b, h, w]``, 0 or 1); float32 scalar."""
     return _count(mask != 0)
 
 
 def _count(condition: jax.Array) -> jax.Array:
-    # A float32 sum of ones can stop at 2²⁴, which a few large images exceed. An int32 count is rounded once.
+    # A float32 sum of ones can stop growing at 2²⁴, which a few large images exceed. An int32 count is rounded once.
     return jnp.sum(condition, dtype=jnp.int32).astype(jnp.float32)
 
 
 def consistency_loss(student_logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Squared distance of the class probabilities summed over kept positions and classes; equation 4 before its mean.
+    """Sums the squared difference of class probabilities over mask and classes: equation 4 without its division.
 
-    (The minus sign in the paper's equation 4 is a slip: it is a distance to be minimised.)
+    The minus sign in the paper's equation 4 is a slip, since training minimises the distance.
 
     Args:
       student_logits, teacher_logits: ``[b, h, w, classes]`` float32.
-      mask: ``[b, h, w]`` float32, 1 for positions that are kept.
+      mask: the consistency mask, ``[b, h, w]`` float32, 0 or 1.
     """
     difference = jax.nn.softmax(student_logits) - jax.nn.softmax(teacher_logits)
     return jnp.sum(mask[..., None] * difference**2)
 
 
 def consistency_normaliser(mask: jax.Array, num_classes: int, reduction: str) -> jax.Array:
-    """What :func:`consistency_loss` is divided by on this device, before the sum over devices; float32 scalar.
+    """Returns this device's part of the divisor of :func:`consistency_loss`; float32 scalar.
 
-    ``all_positions`` is equation 4 (mean over H·W positions, kept or not); ``kept_positions`` is the authors'
-    code (mean over kept positions × classes, which may be 0).
+    ``all_positions`` counts all H·W positions (equation 4); ``kept_positions`` counts positions inside the mask times
+    classes (the authors' code), which may be 0.
+
+    Raises:
+      ValueError: the reduction is unknown.
     """
     if reduction == "all_positions":
         return jnp.float32(mask.size)

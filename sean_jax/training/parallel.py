@@ -1,4 +1,4 @@
-"""Data parallelism: the one place that knows about several devices and hosts."""
+"""Data parallelism over devices and hosts; no other module of ``training``, ``methods`` or ``models`` uses pmap."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -9,25 +9,24 @@ import numpy as np
 
 from sean_jax.errors import UserError
 
-Devices = Sequence[Any]  # of jax.Device, which type checkers take for a variable
-
-AXIS = "batch"  # the mapped axis over devices; sums over the global batch are sums over it
+Devices = Sequence[Any]  # of jax.Device, which type checkers treat as a variable
+AXIS = "batch"  # name of the mapped axis; psum over it sums over the global batch
 
 
 def devices_for(batch_size: int, accumulate_steps: int = 1) -> Devices:
-    """The devices of all hosts among which a global batch is divided, host by host.
+    """Returns the devices of all hosts that share a global batch, host by host.
 
-    On each host, the largest number of its devices that divides the host's share of each of the batch's
-    ``accumulate_steps`` parts.
+    Each host uses the largest number of its devices that divides its share of the batch, or of each of the
+    ``accumulate_steps`` parts of it.
 
     Raises:
-      UserError: the hosts cannot share the batch equally.
+      UserError: the batch cannot be divided equally among the hosts.
     """
     hosts = jax.process_count()
     if batch_size % (hosts * accumulate_steps):
         parts = f" in {accumulate_steps} parts (--accumulate_steps)" if accumulate_steps > 1 else ""
         raise UserError(
-            f"--batch_size={batch_size} cannot be shared by {hosts} hosts{parts}; "
+            f"--batch_size={batch_size} cannot be divided equally among {hosts} hosts{parts}; "
             f"choose a multiple of {hosts * accumulate_steps}"
         )
     local = range(jax.local_device_count(), 0, -1)
@@ -36,9 +35,9 @@ def devices_for(batch_size: int, accumulate_steps: int = 1) -> Devices:
 
 
 def replicate(tree: Any, devices: Devices) -> Any:
-    """``tree`` on each of this host's devices, laid out as :func:`pmap_step` returns its state.
+    """Copies ``tree`` to each of this host's devices, with the layout in which :func:`pmap_step` returns its state.
 
-    If the state were elsewhere at the first step, the second step would compile everything again.
+    With another layout at the first step, the second step would be compiled again.
     """
     return jax.device_put(tree, jax.sharding.NamedSharding(_mesh(devices), jax.sharding.PartitionSpec()))
 
@@ -51,22 +50,22 @@ def shard(batch: dict[str, np.ndarray], devices: Devices) -> dict[str, jax.Array
 
 
 def _mesh(devices: Devices) -> jax.sharding.Mesh:
-    """This host's devices."""
+    """Returns a mesh of this host's devices."""
     return jax.sharding.Mesh(np.array([d for d in devices if d.process_index == jax.process_index()]), (AXIS,))
 
 
 class Steps(Protocol):
-    """What :func:`pmap_step` maps; see :class:`sean_jax.methods.Method`."""
+    """The part of :class:`sean_jax.methods.Method` that :func:`pmap_step` needs."""
 
     def step(self, state: Any, batch: Any, rng: Any) -> tuple[Any, Any]: ...
 
 
 def pmap_step(method: Steps, devices: Devices) -> Callable[..., Any]:
-    """``(state, batch, rng) → (state, metrics)``: the method's step on ``devices``, of this host's share of a batch.
+    """Returns ``(state, batch, rng) → (state, metrics)``: the method's step, mapped over ``devices``.
 
-    The state goes in and comes out unreplicated and is donated. The numbers in the method's settings are arguments of
-    the compiled program: methods that differ only in them share it. An example's index in the global batch is its
-    index on its device plus the number of examples on the devices before it, whatever their number.
+    ``batch`` is this host's share. The state goes in and comes out unreplicated, and is donated. The numbers in the
+    method's settings are arguments of the compiled program, so methods that differ only in them share it. An example's
+    index in the global batch is its index on its device plus the number of examples on the devices before it.
     """
     method = replicate(method, devices)
     step = mapped_step(tuple(devices))
@@ -75,7 +74,7 @@ def pmap_step(method: Steps, devices: Devices) -> Callable[..., Any]:
 
 @functools.cache
 def mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
-    """``(method, state, batch, rng) → (state, metrics)`` with every argument on the devices already."""
+    """Returns ``(method, state, batch, rng) → (state, metrics)``, whose arguments are already on the devices."""
 
     def step(method: Steps, state: Any, batch: Any, rng: Any) -> tuple[Any, Any]:
         return method.step(state, batch, rng)
@@ -91,9 +90,9 @@ def mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
 
 
 def pmap_predict(predict: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
-    """``predict(params, batch) → tree`` over ``devices``; each leaf comes back with the devices as its first axis.
+    """Maps ``predict(params, batch) → tree`` over ``devices``; the first axis of each output is the device axis.
 
-    ``params`` come from :func:`replicate` and the batch from :func:`shard`, so that several networks can be applied to
-    one copy of it.
+    ``params`` must come from :func:`replicate` and ``batch`` from :func:`shard`, so that several networks can be
+    applied to one copy of the batch.
     """
     return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0), out_axes=0, devices=devices)

@@ -1,4 +1,4 @@
-"""Weights in and out: files of PyTorch, safetensors and NumPy, under the names and layouts of the authors' network."""
+"""Reads and writes weights (PyTorch, safetensors, NumPy) under the names and layouts of the authors' network."""
 
 from sean_jax.weights.files import WeightsFile, check_output, read, write
 from sean_jax.weights.names import INPUT_CONVENTIONS, identify, metadata

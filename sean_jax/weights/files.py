@@ -1,4 +1,4 @@
-"""Files of named tensors: ``.pth`` and ``.pt`` in, ``.safetensors`` and ``.npz`` in and out."""
+"""Reads files of named tensors (``.pth``, ``.pt``, ``.safetensors``, ``.npz``) and writes the last two kinds."""
 
 import io
 import json
@@ -16,15 +16,18 @@ from sean_jax import atomic
 from sean_jax.errors import UserError
 from sean_jax.weights import torch_pickle
 
-_SAFETENSORS_METADATA = "sean_jax"  # safetensors maps strings to strings: a JSON object is one of them
+_SAFETENSORS_METADATA = "sean_jax"  # safetensors metadata maps strings to strings; ours is one JSON string
 _NPZ_METADATA = "__sean_jax__"
-_PREFIXES = ("module.", "model.")  # DataParallel's, and a wrapping module's
+_PREFIXES = ("module.", "model.")  # added by DataParallel and by wrapper modules
 
 
 class WeightsFile(NamedTuple):
-    """What a file holds: name → array, all floating point as float32; metadata is ``{}`` where it carries none.
+    """The content of a weights file.
 
-    Arrays may be read-only and share memory.
+    Attributes:
+      tensors: name → array; floating point is float32. Arrays may be read-only and share memory.
+      metadata: a JSON object; ``{}`` if the file has none.
+      path: the file, for error messages.
     """
 
     tensors: dict[str, np.ndarray]
@@ -33,19 +36,20 @@ class WeightsFile(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> WeightsFile:
-    """Reads ``.pth``, ``.pt``, ``.safetensors`` or ``.npz``; nothing in the file is ever executed.
+    """Reads ``.pth``, ``.pt``, ``.safetensors`` or ``.npz``; no code in the file is ever executed.
 
-    Names keep the file's spelling, except that a prefix ``module.`` or ``model.`` that all share is dropped.
+    A prefix ``module.`` or ``model.`` is dropped if all names have it; names are not changed otherwise.
 
     Raises:
-      UserError: missing, unknown extension, damaged, or a pickle that asks for more than tensors.
+      UserError: the file is missing, has an unknown extension, is damaged, or is a pickle that refers to more than
+        tensors.
     """
     path = Path(path)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path} has the extension {path.suffix!r}; weights are read from {', '.join(_READERS)}")
     if not path.is_file():
-        raise UserError(f"{path} is not a file; give an existing {', '.join(_READERS)}")
+        raise UserError(f"{path} is not a file; give an existing {', '.join(_READERS)} file")
     try:
         tensors, metadata = reader(path)
     except UserError:
@@ -54,14 +58,20 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle, archive or header can make its reader raise anything
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise UserError(f"{path} is damaged or not a {path.suffix} file ({reason}); fetch or save it again") from error
+        raise UserError(
+            f"{path} is damaged or not a {path.suffix} file ({reason}); download or save it again"
+        ) from error
     while prefix := next((p for p in _PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return WeightsFile({name: _to_float32(value) for name, value in tensors.items()}, metadata, str(path))
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Raises ``UserError`` unless :func:`write` could create ``path``; for asking before any work is done."""
+    """Checks, before any work is done, that :func:`write` can create ``path``.
+
+    Raises:
+      UserError: the extension is unknown, ``path`` is a folder, or its parent folder does not exist.
+    """
     path = Path(path)
     if path.suffix.lower() not in _ENCODERS:
         load = "; in PyTorch, load_state_dict(safetensors.torch.load_file(...)) loads it" if path.suffix else ""
@@ -69,25 +79,25 @@ def check_output(path: str | os.PathLike[str]) -> None:
             f"{path} has the extension {path.suffix!r}; weights are written as {' or '.join(_ENCODERS)}{load}"
         )
     if path.is_dir() or not path.parent.is_dir():
-        problem = "is a folder" if path.is_dir() else f"is in {path.parent}, which is no folder"
+        problem = "is a folder" if path.is_dir() else f"is in {path.parent}, which is not a folder"
         raise UserError(f"{path} {problem}; name a file in an existing folder")
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Writes ``.safetensors`` or ``.npz``, whole or not at all: a failure leaves what was there before.
+    """Writes ``.safetensors`` or ``.npz`` atomically: a failure leaves the previous file unchanged.
 
     Args:
       path: the extension chooses the format.
-      tensors: name → array, stored contiguous with its dtype.
-      metadata: what JSON can hold; stored beside the tensors unless empty.
+      tensors: name → array, stored contiguously with its dtype.
+      metadata: a JSON object; stored beside the tensors unless empty.
 
     Raises:
-      UserError: another extension, or no folder to write into.
-      OSError: the disk is full or refuses.
+      UserError: see :func:`check_output`.
+      OSError: the file cannot be written, for example because the disk is full.
     """
     check_output(path)
     path = Path(path)
-    # Both formats are handed to libraries that store a transposed array's memory as it lies, or may.
+    # The libraries may store the memory of a transposed array in its present order.
     contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     content = _ENCODERS[path.suffix.lower()](contiguous, json.dumps(metadata) if metadata else None)
     atomic.write(path, content)
@@ -121,7 +131,7 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _parse(text: str | bytes | None) -> dict[str, Any]:
     metadata = {} if text is None else json.loads(text)
     if not isinstance(metadata, dict):
-        raise ValueError("its metadata are no JSON object")
+        raise ValueError("its metadata is not a JSON object")
     return metadata
 
 

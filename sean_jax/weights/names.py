@@ -1,8 +1,7 @@
-"""What the networks' parameters are called, and which network a file's names belong to.
+"""Parameter names: identifies the network that a file belongs to and maps its names to the authors'.
 
-The authors' names are the ones everything is converted to. torchvision's and timm's VGG-16 keeps five poolings in
-its ``features``, the authors' three and what follows moves up by one place, so that their last three convolutions
-are ``features.{24,26,28}`` and ``features.{23,25,27}``.
+torchvision and timm keep five poolings in VGG-16's ``features``; the authors keep three. The last three convolutions
+are therefore ``features.{24,26,28}`` in torchvision and ``features.{23,25,27}`` in the authors' code.
 """
 
 import re
@@ -18,7 +17,7 @@ from sean_jax.weights.files import WeightsFile
 _TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), CONVOLUTIONS, strict=True))
 
 AUTHORS_MODULES = DeepLab.TORCH_MODULES
-# The authors' tensors, in the order of their ``state_dict()``; the attention's convolution has no bias.
+# The authors' tensors, in the order of their ``state_dict()``; the attention convolution has no bias.
 AUTHORS_TENSORS = [
     f"{module}.{leaf}"
     for module in AUTHORS_MODULES.values()
@@ -28,7 +27,7 @@ AUTHORS_TENSORS = [
 _AUTHORS_VGG16 = [AUTHORS_MODULES["trunk", layer] for layer in CONVOLUTIONS]
 _AUTHORS_FEATURES = [module for module in AUTHORS_MODULES.values() if module.startswith("features.")]
 
-# Each network's modules → the authors'. The order of the entries is the order of the layers.
+# Kind of file → {module name in the file: module name in the authors' code}, in the order of the layers.
 _TO_AUTHORS: dict[str, dict[str, str]] = {
     "sean": {name: name for name in AUTHORS_MODULES.values()},
     "vgg16_sean": {name: name for name in _AUTHORS_VGG16},
@@ -38,8 +37,8 @@ _TO_AUTHORS: dict[str, dict[str, str]] = {
     "vgg16_caffe": {layer: AUTHORS_MODULES["trunk", layer] for layer in CONVOLUTIONS},
 }
 
-# What the networks were trained on: "bgr_mean", 0–255 minus a mean, channels reversed (Caffe, hence the authors), or
-# "rgb_normalized", [0, 1] minus a mean over a standard deviation (torchvision, timm).
+# Kind of file → the input normalisation it was trained with: "bgr_mean" (Caffe and the authors: BGR, 0–255, minus a
+# mean) or "rgb_normalized" (torchvision and timm: RGB in [0, 1], minus a mean, divided by a standard deviation).
 INPUT_CONVENTIONS = {
     "sean": "bgr_mean",
     "vgg16_sean": "bgr_mean",
@@ -49,15 +48,15 @@ INPUT_CONVENTIONS = {
 
 
 def identify(file: WeightsFile) -> str:
-    """Says whose names a file uses.
+    """Identifies the network that a file holds by its tensor names and shapes.
 
     Returns:
-      ``"sean"`` (the authors' whole network, or one that we wrote), ``"vgg16_sean"`` (its 13 VGG convolutions alone,
-      as ``port_weights`` writes them), ``"vgg16_torchvision"`` (timm's, too) or ``"vgg16_caffe"`` (those of
-      ``fcn8s_from_caffe``).
+      ``"sean"`` (the authors' complete network, or one written by this project), ``"vgg16_sean"`` (its 13 VGG
+      convolutions alone, as ``port_weights`` writes them), ``"vgg16_torchvision"`` (torchvision or timm) or
+      ``"vgg16_caffe"`` (``fcn8s_from_caffe``).
 
     Raises:
-      UserError: other names, batch normalisation, tensors that no VGG-16 has, or some of its tensors missing.
+      UserError: unknown names, batch normalisation, missing tensors, or shapes that do not fit VGG-16.
     """
     tensors = file.tensors
     normalised = next((name for name in tensors if name.endswith((".running_mean", ".running_var"))), None)
@@ -68,11 +67,11 @@ def identify(file: WeightsFile) -> str:
         )
     kind = _identify_modules(file)
     weights = [f"{module}.weight" for module in _TO_AUTHORS[kind]]
-    # Of SEAN's layers the head's may be left out (no attention, fewer branches); the caller's network decides.
+    # SEAN's head may lack layers (no attention, fewer branches). The caller checks it against the network's settings.
     needed = [name for name in weights if kind != "sean" or name.startswith("features.")]
     missing = [name for name in (*needed, *(name.replace("weight", "bias") for name in needed)) if name not in tensors]
     if missing:
-        raise UserError(f"{file.path} looks like {kind} but lacks {', '.join(missing[:3])}; fetch or save it again")
+        raise UserError(f"{file.path} looks like {kind} but lacks {', '.join(missing[:3])}; download or save it again")
     _check_chain(tensors, [name for name in weights if name in needed], file.path)
     return kind
 
@@ -94,13 +93,13 @@ def _identify_modules(file: WeightsFile) -> str:
     convolutions = f", convolutions at features.{indices}" if indices else ""
     raise UserError(
         f"{file.path} holds {names}{', …' if len(file.tensors) > 5 else ''}{convolutions}; expected the names of "
-        f"SEAN ({', '.join(_AUTHORS_FEATURES)}), of VGG-16 in torchvision or timm (features.{list(_TORCHVISION)}) "
-        "or of fcn8s_from_caffe (conv1_1 … conv5_3)"
+        f"SEAN ({', '.join(_AUTHORS_FEATURES)}), VGG-16 in torchvision or timm (features.{list(_TORCHVISION)}) "
+        "or fcn8s_from_caffe (conv1_1 … conv5_3)"
     )
 
 
 def _check_chain(tensors: dict[str, np.ndarray], weights: list[str], path: str) -> None:
-    """Checks that convolutions are 3×3, of floating point, and each takes the channels that the last one gives."""
+    """Checks that convolutions are 3×3 and floating point, and that each takes the previous one's channels."""
     channels = 3
     for name in weights:
         weight, bias = tensors[name], tensors[name.replace("weight", "bias")]
@@ -108,16 +107,16 @@ def _check_chain(tensors: dict[str, np.ndarray], weights: list[str], path: str) 
         for key, value, shape in ((name, weight, expected), (name.replace("weight", "bias"), bias, expected[:1])):
             if value.shape != shape:
                 raise UserError(
-                    f"{path}: {key} has shape {value.shape}, a 3×3 convolution of {channels} channels has {shape}; "
-                    "choose a file of VGG-16 or SEAN"
+                    f"{path}: {key} has shape {value.shape}; a 3×3 convolution of {channels} channels has {shape}. "
+                    "Choose a file of VGG-16 or SEAN weights"
                 )
             if value.dtype != np.float32:
-                raise UserError(f"{path}: {key} is of type {value.dtype}, expected floating point")
+                raise UserError(f"{path}: {key} has dtype {value.dtype}; expected floating point")
         channels = weight.shape[0]
 
 
 def authors_names(kind: str, names: list[str]) -> dict[str, str]:
-    """Maps those of a file's tensor names that the network uses to the authors' names."""
+    """Maps a file's tensor names to the authors' names; leaves out tensors that SEAN does not have."""
     modules = _TO_AUTHORS[kind]
     split = {name: name.rpartition(".") for name in names}
     renamed = {name: f"{modules.get(module)}.{leaf}" for name, (module, _, leaf) in split.items()}
@@ -125,10 +124,11 @@ def authors_names(kind: str, names: list[str]) -> dict[str, str]:
 
 
 def metadata(file: WeightsFile) -> dict[str, Any]:
-    """Returns the metadata a file carries or else implies.
+    """Returns a file's metadata, with what its tensor names imply where it has none.
 
-    Of a file without any: ``input_convention`` (``"bgr_mean"`` or ``"rgb_normalized"``) by whose weights they are, and
-    for the authors' whole network ``architecture: "reference"``, the preset that is their code's.
+    Tensor names imply ``input_convention`` (see :data:`INPUT_CONVENTIONS`). Files of this project name their
+    ``architecture`` as ``{"name": "deeplab", ...settings}``; for the authors' own checkpoint it is ``"reference"``,
+    the preset that follows their code.
     """
     kind = identify(file)
     implied = {"input_convention": INPUT_CONVENTIONS[kind]}

@@ -1,4 +1,4 @@
-"""Between the authors' tensors and our parameter tree: names, layouts, and what became of each tensor.
+"""Converts between named PyTorch tensors and the Flax parameter tree, and reports which tensors were loaded.
 
 PyTorch stores a convolution as ``[out, in, height, width]`` (OIHW), Flax as ``[height, width, in, out]`` (HWIO).
 """
@@ -20,12 +20,20 @@ _LEAVES = {"kernel": "weight", "bias": "bias"}
 
 @dataclass(frozen=True)
 class Report:
-    """Which tensors were loaded. Loaded and unexpected ones go by the file's names, missing ones by the authors'."""
+    """Lists the loaded, missing and unexpected tensors.
+
+    Attributes:
+      kind: see :func:`sean_jax.weights.identify`.
+      loaded: tensors of the file that were used, under the file's names.
+      missing: parameters of the network that the file lacks, under PyTorch's names; they keep their initial values.
+      unexpected: tensors of the file that the network does not have, under the file's names.
+      metadata: see :func:`sean_jax.weights.metadata`.
+    """
 
     kind: str
     loaded: list[str]
-    missing: list[str]  # of the network, initialised afresh
-    unexpected: list[str]  # of the file, not used
+    missing: list[str]
+    unexpected: list[str]
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -41,7 +49,7 @@ class Report:
 
 
 def sean_tensors(file: WeightsFile) -> tuple[dict[str, np.ndarray], Report]:
-    """Returns those of a file's tensors that SEAN uses, under the authors' names; missing are those it lacks."""
+    """Returns the tensors of a file that SEAN uses, under the authors' names, and a report."""
     kind = names.identify(file)
     renamed = names.authors_names(kind, list(file.tensors))
     tensors = {renamed[name]: value for name, value in file.tensors.items() if name in renamed}
@@ -57,20 +65,20 @@ def sean_tensors(file: WeightsFile) -> tuple[dict[str, np.ndarray], Report]:
 def into_params(
     file: WeightsFile, params: Mapping[str, Any], modules: Modules = names.AUTHORS_MODULES
 ) -> tuple[Params, Report]:
-    """Puts a file's tensors into a tree of parameters.
+    """Loads a file's tensors into a parameter tree.
 
     Args:
-      file: SEAN's or VGG-16's weights (see :func:`sean_jax.weights.identify`).
-      params: freshly initialised parameters, a nested mapping of arrays; it is not changed.
-      modules: module path in ``params`` → name in PyTorch.
+      file: weights of SEAN or VGG-16 (see :func:`sean_jax.weights.identify`).
+      params: initial parameters, a nested mapping of arrays; not modified.
+      modules: module path in ``params`` → module name in PyTorch.
 
     Returns:
-      A new tree of the same structure: float32 NumPy arrays where the file has the tensor, else what was there. Of a
-      whole network nothing is missing. And the report.
+      A new tree with a float32 NumPy array for each tensor in the file and the leaves of ``params`` elsewhere, and a
+      report. A file of kind ``"sean"`` must supply every parameter; a VGG-16 leaves the head missing.
 
     Raises:
-      UserError: not weights of SEAN or VGG-16, a tensor of another shape than the network's, or SEAN's weights
-        without one of the network's tensors.
+      UserError: the file holds neither SEAN nor VGG-16, a tensor's shape differs from the network's, or a file of
+        kind ``"sean"`` lacks one of the network's tensors.
     """
     kind = names.identify(file)
     tensors = {
@@ -94,8 +102,8 @@ def into_params(
         if tensor.shape != shape:
             raise UserError(
                 f"{file.path}: {name} has shape {tensor.shape}, the network needs {shape} (PyTorch's layout, output "
-                "channels first); choose the label space (--classes) and the width (--width_multiplier) the file was "
-                "made with, or other weights"
+                "channels first); choose the --classes and --width_multiplier that the file was made with, or other "
+                "weights"
             )
         loaded.append(name)
         return np.array(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor, np.float32, order="C")
@@ -104,7 +112,7 @@ def into_params(
     if kind == "sean" and missing:
         raise UserError(
             f"{file.path} holds SEAN's weights but lacks {', '.join(missing[:3])}, which the network needs; "
-            "choose the architecture the file was made with, or fetch or save it again"
+            "choose the architecture that the file was made with, or download or save it again"
         )
     unexpected = [name for name in file.tensors if name not in set(loaded)]
     return tree, Report(kind, loaded, missing, unexpected, names.metadata(file))
@@ -113,17 +121,17 @@ def into_params(
 def from_params(params: Mapping[str, Any], modules: Modules = names.AUTHORS_MODULES) -> dict[str, np.ndarray]:
     """Returns parameters under PyTorch's names and layouts, in the order of ``modules``; float32, contiguous.
 
-    ``load_state_dict`` of the authors' network takes them (as tensors), and :func:`into_params` returns ``params``.
+    The inverse of :func:`into_params`. ``load_state_dict`` of the authors' network accepts the arrays as tensors.
 
     Raises:
-      ValueError: a leaf that ``modules`` does not name.
+      ValueError: ``modules`` does not name one of the leaves.
     """
     tensors: dict[str | None, np.ndarray] = {}
     for path, leaf in _leaves(params):
         array = np.asarray(leaf, np.float32)
         authors = _torch_name(path, modules)
         if authors is None:
-            raise ValueError(f"{'/'.join(path)} is no parameter of the PyTorch network")
+            raise ValueError(f"{'/'.join(path)} is not a parameter of the PyTorch network")
         tensors[authors] = np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array, order="C")
     order = [f"{module}.{leaf}" for module in modules.values() for leaf in _LEAVES.values()]
     return {name: tensors[name] for name in order if name in tensors}

@@ -1,10 +1,12 @@
-"""Reads the tensors of a file written by ``torch.save``, without PyTorch and without running what it asks for.
+"""Reads the tensors of a file written by ``torch.save`` without PyTorch and without executing code in the file.
 
 Two formats exist (https://pytorch.org/docs/stable/notes/serialization.html). Since PyTorch 1.6 the file is a zip
-archive: ``<root>/data.pkl`` is a pickle in which each storage is a persistent id, ``<root>/data/<key>`` its bytes.
-Before, it was a stream: magic number, protocol, system information, the pickle, the storages' keys, and for each
-key the number of elements and the bytes. A pickle is a program; the one run here can name only what tensors
-consist of, and each name stands for something of ours, never for the object that PyTorch has under it.
+archive: ``<root>/data.pkl`` is a pickle that refers to storages by persistent ids, and ``<root>/data/<key>`` holds
+the bytes of a storage. Older files are a stream: magic number, protocol, system information, the pickle, the keys of
+the storages, and for each key the number of elements and the bytes.
+
+A pickle is a program that can import and call anything. The unpickler here resolves only the names on an allow list
+(:data:`_ALLOWED`), and each resolves to a harmless stand-in from this module, never to PyTorch's own object.
 """
 
 import math
@@ -26,7 +28,7 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
-# Element types by the name of PyTorch's storage class; PyTorch writes little-endian on all but a few machines.
+# PyTorch's storage class → element type; big-endian files are refused.
 _DTYPES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
@@ -40,10 +42,12 @@ _DTYPES: dict[str, np.dtype] = {
     "BoolStorage": np.dtype("?"),
 }
 
-# Training checkpoints hold the weights one level down; of several networks the one that is evaluated comes first.
+# Keys under which training checkpoints store the weights. If several are present, the first in this order is read:
+# the network that is usually evaluated.
 _WRAPPERS = ("teacher", "ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network", "student")
 
-# A view that repeats elements (stride 0) can be larger than its storage, but a few bytes must not ask for gigabytes.
+# Elements. A view that repeats elements (stride 0) may be larger than its storage; the limit keeps a file of a few
+# bytes from allocating gigabytes.
 _LARGEST_EXPANDED_VIEW = 2**24
 
 
@@ -54,7 +58,7 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A tensor not read yet: the elements of a storage at an offset with strides, all counted in elements."""
+    """A tensor that is not read yet: a strided view of a storage; offset and strides count elements."""
 
     storage: _Storage
     offset: int
@@ -63,14 +67,14 @@ class _View(NamedTuple):
 
 
 class _Dict(dict):
-    """Stands for ``OrderedDict``; the attributes a state dict carries (``_metadata``) are dropped."""
+    """Replaces ``OrderedDict`` and drops the attributes of a state dict (``_metadata``)."""
 
     def __setstate__(self, state: object) -> None:
         del state
 
 
 class _Function:
-    """Something a pickle may call but, unlike a Python function, not alter (the BUILD opcode sets attributes)."""
+    """A callable that a pickle cannot modify; the BUILD opcode could set attributes of a Python function."""
 
     __slots__ = ("_call",)
 
@@ -81,7 +85,7 @@ class _Function:
         return self._call(*args)
 
     def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("it alters a function")
+        raise pickle.UnpicklingError("it modifies a function")
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_) -> _View:
@@ -94,7 +98,7 @@ def _rebuild_parameter(data: _View, *_) -> _View:
     return data
 
 
-# All that a pickle may name. Storage classes and dtypes become their names: strings can be neither called nor changed.
+# The names that a pickle may use. Storage classes and dtypes resolve to strings, which cannot be called or modified.
 _ALLOWED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): _Dict,
     ("torch", "Size"): tuple,
@@ -112,16 +116,16 @@ _ALLOWED: dict[tuple[str, str], object] = {
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO, path: Path):
-        super().__init__(file, encoding="utf-8")  # of the byte strings in a file written by Python 2
+        super().__init__(file, encoding="utf-8")  # for byte strings written by Python 2
         self.path = path
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> object:
-        # A look-up of the whole name: a dotted one ("FloatStorage.__init__") is never walked.
+        # Looks up the name as a whole: the attributes of a dotted name ("FloatStorage.__init__") are not followed.
         if (module, name) not in _ALLOWED:
             raise UserError(
-                f"{self.path} asks for {f'{module}.{name}'!r}, which tensors do not need, and was not opened; where "
-                "you trust the file, load it in PyTorch and save only the weights: torch.save(model.state_dict(), ...)"
+                f"{self.path} refers to {f'{module}.{name}'!r}, which tensors do not need, and was not loaded; if you "
+                "trust the file, load it in PyTorch and save only the weights: torch.save(model.state_dict(), ...)"
             )
         return _ALLOWED[module, name]
 
@@ -131,17 +135,17 @@ class _Unpickler(pickle.Unpickler):
                 storage = _Storage(kind, key, numel)
                 self.storages.setdefault(key, storage)
                 return storage
-        raise pickle.UnpicklingError("a storage of an unknown kind")
+        raise pickle.UnpicklingError("a storage of an unknown type")
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Returns the state dict in a ``.pth`` or ``.pt`` file: name → array of the tensor's shape and dtype.
 
-    A wrapper around the state dict (``{"state_dict": ...}``, ``{"teacher": ..., "optimizer": ...}``) is opened.
-    Arrays are views, possibly of one another where tensors shared a storage, and must not be written to.
+    The state dict may be nested in a dictionary (``{"state_dict": ...}``, ``{"teacher": ..., "optimizer": ...}``).
+    Arrays are read-only views; tensors that shared a storage share memory.
 
     Raises:
-      UserError: the file asks for something that tensors do not need, or holds no state dict.
+      UserError: the file refers to something that tensors do not need, or holds no state dict.
       Exception: the file is damaged; a damaged pickle can raise anything.
     """
     with path.open("rb") as file:
@@ -155,7 +159,9 @@ def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise UserError(f"{path} is a zip archive, but not one that torch.save writes (no data.pkl in it)")
+            raise UserError(
+                f"{path} is a zip archive that torch.save did not write (it has no data.pkl); give a PyTorch file"
+            )
         (root,) = roots
 
         def content(name: str) -> bytes:
@@ -174,7 +180,7 @@ def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
 
 def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
     if _Unpickler(file, path).load() != _LEGACY_MAGIC or _Unpickler(file, path).load() != _LEGACY_PROTOCOL:
-        raise pickle.UnpicklingError("its first bytes are not those that torch.save writes")
+        raise pickle.UnpicklingError("it does not start as files of torch.save do")
     if not _Unpickler(file, path).load()["little_endian"]:
         raise UserError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
     unpickler = _Unpickler(file, path)
@@ -185,13 +191,13 @@ def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
         numel = int.from_bytes(file.read(8), "little", signed=True)
         size = numel * _DTYPES[unpickler.storages[key].kind].itemsize
         if not 0 <= size <= end - file.tell():
-            raise pickle.UnpicklingError(f"storage {key} should have {size} bytes and the file ends before")
+            raise pickle.UnpicklingError(f"storage {key} should have {size} bytes, but the file ends before")
         storages[key] = file.read(size)
     return {name: _array(view, storages[view.storage.key]) for name, view in views.items()}
 
 
 def _state_dict(tree: object, path: Path) -> dict[str, _View]:
-    """Returns the innermost dictionary of tensors, one or more wrappers down."""
+    """Returns the dictionary of tensors, which may be nested in other dictionaries."""
     found = tree
     while isinstance(found, dict):
         tensors = {name: view for name, view in found.items() if isinstance(name, str) and isinstance(view, _View)}
@@ -200,16 +206,16 @@ def _state_dict(tree: object, path: Path) -> dict[str, _View]:
         inner = next((name for name in _WRAPPERS if isinstance(found.get(name), dict)), None)
         if inner is None:
             break
-        found = found.pop(inner)  # popped, so that a dictionary that contains itself comes to an end
+        found = found.pop(inner)  # removed, so that the loop ends if a dictionary contains itself
     got = f"a dictionary of {', '.join(map(repr, list(found)[:5]))}" if isinstance(found, dict) else "something else"
     raise UserError(
-        f"{path} holds {got[:200]}, not a state dict (name → tensor), nor one under {', '.join(_WRAPPERS)}; "
-        "save the network's weights with torch.save(model.state_dict(), ...)"
+        f"{path} holds {got[:200]}; expected a state dict (name → tensor), or one under {', '.join(_WRAPPERS)}. "
+        "Save the network's weights with torch.save(model.state_dict(), ...)"
     )
 
 
 def _array(view: _View, content: bytes) -> np.ndarray:
-    """Returns the view's elements; refuses one that reaches outside its storage."""
+    """Returns the view's elements; raises an error if it reaches outside its storage."""
     (kind, key, numel), offset, size, stride = view
     dtype = _DTYPES[kind]
     if len(content) != numel * dtype.itemsize:

@@ -1,6 +1,6 @@
-"""A method that is not in the project: adversarial alignment of features with two optimisers that alternate.
+"""A method outside the package: adversarial alignment of features, with alternating updates of two optimisers.
 
-It shows what a method needs: this file, and a line in ``METHODS``.
+It shows that a method needs only a file of its own and an entry in ``METHODS``.
 """
 
 from typing import ClassVar

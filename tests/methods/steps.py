@@ -1,4 +1,4 @@
-"""What the tests of methods share: a batch in which examples differ, narrow parameters, compiled steps."""
+"""Helpers for tests of methods: a batch of different examples, narrow parameters, compiled steps."""
 
 import functools
 
@@ -18,13 +18,13 @@ DEVICES = jax.local_devices()
 
 @functools.cache
 def params(seed: int = 0):
-    """Fresh parameters of the narrow network; equal for all settings that do not change the architecture."""
+    """Initial parameters of the narrow network; equal for all settings that do not change the architecture."""
     return jax.tree.map(np.asarray, builders.deeplab(CLASSES).init_params(jax.random.key(seed)))
 
 
 @functools.cache
 def teacher():
-    """Parameters whose attention differs from position to position."""
+    """Parameters whose attention varies over the image."""
     found = jax.tree.map(lambda x: np.float32(1.1) * x, params())
     kernel = found["head"]["attention"]["conv"]["kernel"]
     kernel = np.float32(0.02) * np.asarray(jax.random.normal(jax.random.key(7), kernel.shape))
@@ -32,7 +32,7 @@ def teacher():
 
 
 def batch(method: str = "sean", size: int = 32, examples: int = 4) -> dict[str, np.ndarray]:
-    """Examples that differ in everything, also in the number of labelled pixels; what ``method`` reads of them."""
+    """A batch with the fields that ``method`` reads; examples differ, also in their number of labelled pixels."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, (examples, size, size)).astype(np.uint8)
     for i in range(examples):
@@ -44,14 +44,14 @@ def batch(method: str = "sean", size: int = 32, examples: int = 4) -> dict[str, 
 
 
 def views(raw: dict[str, np.ndarray]) -> Views:
-    """The batch without noise; the teacher sees its target a little brighter."""
+    """The batch as views without noise; the teacher's target images are slightly brighter."""
     target = jnp.asarray(raw["target_image"], jnp.float32)
     source = SourceView(jnp.asarray(raw["source_image"], jnp.float32), jnp.asarray(raw["source_label"]))
     return Views(source, target, target + 1.0)
 
 
 def median_attention(images) -> float:
-    """A threshold that about half of all positions exceed, in each example another number of them."""
+    """A threshold for a mask ratio of about one half, which differs from example to example."""
     attention = np.asarray(_attention(teacher(), images))
     threshold = float(np.median(attention))
     assert len(set((attention > threshold).sum((1, 2)).tolist())) > 1
@@ -83,7 +83,7 @@ def init(method: Method):
 
 
 def run(method: Method, raw: dict[str, np.ndarray], *, steps: int = 1, devices: int = 1, state=None):
-    """State and metrics after some steps on one batch."""
+    """State and metrics after ``steps`` steps on one batch."""
     step = pmap_step(method, DEVICES[:devices])
     state, metrics = init(method) if state is None else state, {}
     for _ in range(steps):

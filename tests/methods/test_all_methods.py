@@ -1,4 +1,4 @@
-"""What must hold for every method: any number of devices, one compilation, no hidden copies, whole networks."""
+"""Tests of every method: results on several devices, one compilation, no hidden copies, complete networks."""
 
 import contextlib
 
@@ -13,7 +13,7 @@ from sean_jax.run.checkpoints import abstract_state
 from sean_jax.settings import kind, names
 from sean_jax.training.parallel import pmap_step, replicate
 
-SETTINGS = {"sean": {"attention_threshold": 0.5}}  # of a method, where its defaults would hide something
+SETTINGS = {"sean": {"attention_threshold": 0.5}}  # replaces defaults that would make a test trivial
 
 
 def _method(name: str, **settings):
@@ -21,8 +21,8 @@ def _method(name: str, **settings):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_is_equal_on_one_and_on_four_devices(name):
-    """With noise and mirroring drawn inside: an example gets the same random numbers on any device."""
+def test_a_step_is_equal_on_one_and_four_devices(name):
+    """The step draws noise and mirroring itself, so an example must get the same random numbers on any device."""
     method, batch = _method(name), steps.batch(name)
     (one, metrics_one), (four, metrics_four) = (steps.run(method, batch, devices=n) for n in (1, 4))
     for metric, value in metrics_one.items():
@@ -33,10 +33,10 @@ def test_a_step_is_equal_on_one_and_on_four_devices(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_step_is_compiled_once_and_copies_nothing(name):
-    """A state that is elsewhere at the first step than afterwards would make the second step compile again.
+def test_the_step_compiles_once_and_makes_no_hidden_copies(name):
+    """If the state had another layout at the first step than later, the second step would compile again.
 
-    Under the transfer guard nothing moves between host and device but what is moved on purpose.
+    The transfer guard forbids implicit transfers between host and device.
     """
     method, devices = _method(name), steps.DEVICES[:1]
     step = pmap_step(method, devices)
@@ -51,7 +51,7 @@ def test_the_step_is_compiled_once_and_copies_nothing(name):
     other = pmap_step(_method(name, learning_rate=2e-3, weight_decay=1e-3, steps=77), devices)
     with _compilations() as durations:
         other(state, steps.batch(name), rng)
-    assert not durations  # numbers in the settings are arguments of the compiled step
+    assert not durations  # because numbers in the settings are arguments of the compiled step
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def _compilations():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_metrics_hold_the_norms_that_they_name(name):
+def test_metrics_include_learning_rate_and_gradient_norm(name):
     method, batch = _method(name, weight_decay=0.0), steps.batch(name)
     _, metrics = steps.run(method, batch)
     assert {"train/loss", "train/learning_rate", "train/gradient_norm"} <= metrics.keys()
@@ -77,7 +77,7 @@ def test_metrics_hold_the_norms_that_they_name(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_accumulated_steps_are_those_of_the_whole_batch(name):
+def test_accumulated_steps_equal_those_of_the_full_batch(name):
     if not METHODS[name].ACCUMULATES:
         pytest.skip(f"{name} refuses accumulation")
     (whole, metrics), (parts, metrics_of_parts) = (
@@ -89,7 +89,7 @@ def test_accumulated_steps_are_those_of_the_whole_batch(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_evaluated_networks_are_whole_and_selected_from_the_parameters(name):
+def test_evaluated_networks_are_complete_parts_of_the_parameters(name):
     method = _method(name)
     state = abstract_state(method)
     leaves = {id(x) for x in jax.tree.leaves(state.params)}
@@ -98,8 +98,8 @@ def test_evaluated_networks_are_whole_and_selected_from_the_parameters(name):
         assert jax.tree.structure(params) == jax.tree.structure(method.network.abstract_params())
 
 
-def test_one_name_means_one_type_and_one_thing():
-    """Settings that methods share by name have one type and one help text, so that they can share a flag."""
+def test_shared_setting_names_have_one_type_and_help_text():
+    """Settings with the same name in several methods have the same type and help text, so they can share a flag."""
     seen: dict[str, tuple] = {}
     for method in METHODS.values():
         for name in names(method.Settings):

@@ -1,4 +1,4 @@
-"""What saves memory computes the same step: gradient accumulation and rematerialisation."""
+"""Tests that gradient accumulation and rematerialisation compute the same step with less memory."""
 
 import builders
 import jax
@@ -15,7 +15,7 @@ SETTINGS = {"consistency_weight": 30.0, "consistency_reduction": "kept_positions
 def _one_step(devices: int = 1, **settings):
     """Adam's first moments after one step, which are a tenth of the gradients, and the losses.
 
-    About half of all positions are in the mask, in each example another number of them.
+    The mask ratio is about one half and differs from example to example.
     """
     network = builders.deeplab(**{"remat": settings.pop("remat", False)})
     predict = jax.jit(network.predict)
@@ -29,7 +29,7 @@ def _one_step(devices: int = 1, **settings):
     ("settings", "devices", "parts"),
     [({}, 1, 4), ({"consistency_reduction": "all_positions", "consistency_resolution": "input"}, 2, 2)],
 )
-def test_accumulated_gradients_are_those_of_the_whole_batch(settings, devices, parts):
+def test_accumulated_gradients_equal_those_of_the_full_batch(settings, devices, parts):
     whole, losses = _one_step(**settings)
     found, losses_in_parts = _one_step(devices, accumulate_steps=parts, **settings)
     assert steps.relative(found, whole) < 1e-5
@@ -37,14 +37,14 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(settings, devices, p
     assert 0.05 < losses["train/kept_pixels"] < 0.95
 
 
-def test_rematerialisation_changes_no_gradient_and_stores_less():
+def test_rematerialisation_keeps_gradients_and_stores_less():
     whole, losses = _one_step()
     found, losses_found = _one_step(remat=True)
     assert steps.relative(found, whole) < 1e-5
     assert losses_found == pytest.approx(losses, rel=1e-5)
 
     def stored(remat: bool) -> int:
-        """Bytes that the forward pass hands to the backward pass."""
+        """Bytes that the forward pass stores for the backward pass."""
         network = builders.deeplab(remat=remat)
         images = jax.ShapeDtypeStruct((2, 64, 64, 3), np.uint8)
         pull_back = jax.eval_shape(
@@ -57,7 +57,7 @@ def test_rematerialisation_changes_no_gradient_and_stores_less():
     assert stored(True) < 0.6 * stored(False)
 
 
-def test_parts_divide_what_each_device_takes():
+def test_accumulation_divides_the_batch_of_each_device():
     assert [len(devices_for(8, parts)) for parts in (1, 2, 4, 8)] == [4, 4, 2, 1]
     with pytest.raises(UserError, match=r"choose a multiple of 3"):
         devices_for(4, 3)

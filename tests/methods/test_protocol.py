@@ -1,4 +1,4 @@
-"""The method protocol, by a method from outside: networks, optimisers and a stage of its own, and no other change."""
+"""Tests the method protocol with a method outside the package that has its own networks, optimisers and a stage."""
 
 import functools
 import json
@@ -29,17 +29,17 @@ def registered(monkeypatch):
 @pytest.mark.parametrize(
     "check",
     [
-        test_all_methods.test_a_step_is_equal_on_one_and_on_four_devices,
-        test_all_methods.test_the_step_is_compiled_once_and_copies_nothing,
-        test_all_methods.test_evaluated_networks_are_whole_and_selected_from_the_parameters,
+        test_all_methods.test_a_step_is_equal_on_one_and_four_devices,
+        test_all_methods.test_the_step_compiles_once_and_makes_no_hidden_copies,
+        test_all_methods.test_evaluated_networks_are_complete_parts_of_the_parameters,
     ],
 )
-def test_what_holds_for_every_method_holds_for_it(monkeypatch, check):
+def test_the_method_passes_the_tests_of_all_methods(monkeypatch, check):
     monkeypatch.setattr(test_all_methods, "_method", functools.partial(builders.method, learning_rate=1e-3))
     check("alternating")
 
 
-def test_each_update_moves_its_own_network_only():
+def test_each_update_changes_only_its_own_network():
     method, batch = builders.method("alternating"), steps.batch("alternating")
     before = jax.tree.map(np.asarray, steps.init(method))
     shards = {name: x[None] for name, x in batch.items()}
@@ -51,7 +51,7 @@ def test_each_update_moves_its_own_network_only():
             assert steps.same_bits(after.opt_state[name], before.opt_state[name]) == (name != moved)
 
 
-def test_a_run_makes_its_stage_resumes_to_the_bit_and_is_scored(roads, tmp_path):
+def test_a_run_trains_its_stage_resumes_bitwise_and_is_scored(roads, tmp_path):
     given = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()} | {"method": "alternating"}
     given |= {"steps": 3, "eval_every": 3}
     whole = tmp_path / "whole"
@@ -63,15 +63,15 @@ def test_a_run_makes_its_stage_resumes_to_the_bit_and_is_scored(roads, tmp_path)
 
     resumed = shutil.copytree(whole, tmp_path / "resumed")
     shutil.rmtree(resumed / "checkpoints/3")
-    shutil.rmtree(resumed / "stages")  # a run that has begun needs its stages no longer
+    shutil.rmtree(resumed / "stages")  # a run with a checkpoint no longer needs its stages
     assert stages.train(given, resumed)
     assert (resumed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert steps.same_bits(read_state(resumed), read_state(whole))
     assert open_network(str(whole)).name == "network"
 
 
-def test_a_stage_is_what_the_method_starts_from(roads, tmp_path):
-    """With rates of zero the network stays what the stage made it."""
+def test_the_method_starts_from_its_stage(roads, tmp_path):
+    """With learning rates of zero the network stays as the stage trained it."""
     given = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()} | {"method": "alternating"}
     given |= {"steps": 1, "learning_rate": 0.0, "discriminator_learning_rate": 0.0, "weight_decay": 0.0}
     assert stages.train(given | {"eval_split": "none"}, tmp_path / "run")
@@ -79,6 +79,6 @@ def test_a_stage_is_what_the_method_starts_from(roads, tmp_path):
     assert steps.same_bits(open_network(str(tmp_path / "run")).params, stage)
 
 
-def test_what_it_cannot_do_is_refused(roads):
+def test_unsupported_accumulation_is_refused(roads):
     with pytest.raises(UserError, match="a step of alternating cannot be divided into parts"):
         plan(roads | {"method": "alternating", "accumulate_steps": 2})

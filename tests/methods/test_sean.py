@@ -1,4 +1,4 @@
-"""SEAN: gradients go where they belong, the loss is the paper's, the teacher follows in closed form."""
+"""Tests of SEAN: gradients, losses, consistency mask and augmentation."""
 
 import builders
 import jax
@@ -15,7 +15,7 @@ from sean_jax.training.parallel import AXIS
 @pytest.mark.parametrize("reduction", ["all_positions", "kept_positions"])
 def test_gradients_are_equal_on_one_and_on_four_devices(reduction):
     view = views(batch())
-    # The consistency loss weighs as much as the other: a wrong scale of either shows.
+    # Both losses have similar weight, so that a wrong scale of either is visible.
     settings = {"consistency_reduction": reduction, "attention_threshold": median_attention(view.teacher_target)}
     method = builders.method("sean", consistency_weight=30.0, **settings)
     one, metrics_one = gradients(method, params(), teacher(), view, 1)
@@ -28,8 +28,8 @@ def test_gradients_are_equal_on_one_and_on_four_devices(reduction):
 
 
 @pytest.mark.parametrize("resolution", ["output", "input"])
-def test_loss_is_the_mean_over_the_global_batch(resolution):
-    """Against the definition, computed without the method's bookkeeping."""
+def test_losses_are_means_over_the_global_batch(resolution):
+    """Compares the losses with their definition, computed independently."""
     view, network = views(batch()), builders.deeplab(CLASSES)
     threshold = median_attention(view.teacher_target)
     method = builders.method("sean", attention_threshold=threshold, consistency_resolution=resolution)
@@ -66,7 +66,7 @@ def test_the_teacher_gets_no_gradient():
 
 
 @pytest.mark.parametrize("reduction", ["all_positions", "kept_positions"])
-def test_an_empty_mask_gives_finite_gradients_of_the_segmentation_loss_alone(reduction):
+def test_an_empty_mask_leaves_the_gradients_of_the_segmentation_loss(reduction):
     view = views(batch())
     method = builders.method("sean", consistency_reduction=reduction, attention_threshold=1.0)
     found, metrics = gradients(method, params(), teacher(), view)
@@ -79,7 +79,7 @@ def test_an_empty_mask_gives_finite_gradients_of_the_segmentation_loss_alone(red
     assert relative(found, gradients(segmentation, params(), teacher(), view)[0]) < 1e-6
 
 
-def test_no_labelled_pixel_gives_finite_gradients():
+def test_a_batch_without_labels_has_finite_gradients():
     raw = batch()
     raw["source_label"][:] = 255
     found, metrics = gradients(builders.method("sean"), params(), params(), views(raw))
@@ -87,7 +87,7 @@ def test_no_labelled_pixel_gives_finite_gradients():
     assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(found))
 
 
-def test_without_the_attention_branch_every_position_is_in_the_mask():
+def test_without_attention_the_mask_ratio_is_one():
     method = builders.method("sean", attention=False, attention_threshold=0.9)
     network = method.network
     raw = batch()
@@ -98,8 +98,8 @@ def test_without_the_attention_branch_every_position_is_in_the_mask():
     assert "attention" not in state.params["student"]["head"]
 
 
-def test_reference_leaves_unused_branches_as_they_were():
-    """PyTorch's Adam skips parameters without gradient, decay included; their teacher stays as well."""
+def test_reference_does_not_change_unused_branches():
+    """PyTorch's Adam skips parameters without a gradient, including weight decay, so the teacher's stay too."""
     method = builders.method("sean", **builders.preset("reference"))
     state, _ = steps.run(method, batch())
     before, after = params()["head"]["classifier"], state.params["student"]["head"]["classifier"]
@@ -116,20 +116,20 @@ def _augmented(step: int = 0, *, examples: int = 4, **settings) -> Views:
     return jax.tree.map(lambda x: np.asarray(x[0], np.float32), found)
 
 
-def test_noise_differs_by_step_purpose_and_example_and_goes_where_it_should():
+def test_noise_differs_by_step_view_and_example():
     clean, source = (np.asarray(batch()[name], np.float32) for name in ("target_image", "source_image"))
     paper, later = _augmented(noise_std=25.5), _augmented(1, noise_std=25.5)
     noise = paper.student_target - clean
     assert abs(noise.std() - 25.5) < 0.5
     assert abs(noise.mean()) < 0.5
-    assert not np.allclose(noise, paper.teacher_target - clean, atol=1)  # student and teacher independently
-    assert not np.allclose(noise[0], noise[1], atol=1)  # each example
-    assert not np.allclose(noise, later.student_target - clean, atol=1)  # each step
+    assert not np.allclose(noise, paper.teacher_target - clean, atol=1)  # differs between student and teacher
+    assert not np.allclose(noise[0], noise[1], atol=1)  # differs between examples
+    assert not np.allclose(noise, later.student_target - clean, atol=1)  # differs between steps
     assert not np.array_equal(paper.source.image, source)
     np.testing.assert_array_equal(_augmented(noise_domains="target").source.image, source)
 
 
-def test_mirroring_takes_labels_along_and_both_target_views_alike():
+def test_mirroring_moves_labels_and_both_target_views():
     raw = batch(examples=16)
     view = _augmented(examples=16, random_flip=True, noise_std=0.0)
     mirrored = [np.array_equal(i, s[:, ::-1]) for i, s in zip(view.source.image, raw["source_image"], strict=True)]

@@ -1,4 +1,4 @@
-"""The baseline, and what it shares with all self-ensembling methods: optimiser and teacher."""
+"""Tests of the source-only baseline, and of the optimiser and EMA teacher of all self-ensembling methods."""
 
 import builders
 import jax
@@ -9,8 +9,8 @@ import steps
 from sean_jax.training.ema import EMASettings, decay_at
 
 
-def test_the_teacher_is_the_closed_form_of_the_moving_average():
-    """θ_T after k steps = α^k θ_0 + (1 − α) Σ α^(k−i) θ_S,i, with the students after each optimiser step."""
+def test_the_teacher_equals_the_closed_form_of_the_ema():
+    """θ_T after k steps is α^k θ_0 + (1 − α) Σ α^(k−i) θ_S,i, where θ_S,i is the student after optimiser step i."""
     method = builders.method("source_only", ema_decay=0.9, learning_rate=1e-2)
     state, students = None, []
     for _ in range(4):
@@ -24,7 +24,7 @@ def test_the_teacher_is_the_closed_form_of_the_moving_average():
     assert steps.relative(state.params["teacher"], students[-1]) > 1e-3
 
 
-def test_the_ramp_is_min_of_alpha_and_t_over_t_plus_10():
+def test_ema_ramp_is_min_of_alpha_and_t_over_t_plus_10():
     ramp = EMASettings(ema_decay=0.6, ema_ramp=True)
     found = [float(decay_at(ramp, np.int32(t))) for t in (0, 1, 10, 15, 16, 1000)]
     np.testing.assert_allclose(found, [0, 1 / 11, 0.5, 0.6, 0.6, 0.6], rtol=1e-6)
@@ -32,7 +32,7 @@ def test_the_ramp_is_min_of_alpha_and_t_over_t_plus_10():
 
 
 def test_weight_decay_is_added_to_the_gradient_before_the_moments():
-    """Adam's first step is lr · sign(gradient + decay · θ): a parameter with little gradient follows its decay."""
+    """Adam's first step is lr · sign(gradient + decay · θ), so weight decay moves parameters with a small gradient."""
     method = builders.method("source_only", weight_decay=1e3, learning_rate=1e-3)
     state, metrics = steps.run(method, steps.batch("source_only"))
     before = steps.params()["trunk"]["conv1_1"]["kernel"]
@@ -52,7 +52,7 @@ def test_the_target_is_never_read():
 
 
 @pytest.mark.parametrize("domains", ["source_and_target", "target"])
-def test_noise_reaches_the_source_only_if_it_should(domains):
+def test_noise_domains_select_source_noise(domains):
     batch = steps.batch("source_only")
     losses = [
         float(steps.run(builders.method("source_only", noise_domains=domains, noise_std=std), batch)[1]["train/loss"])

@@ -1,4 +1,4 @@
-"""Several processes that draw one data set: the same files, and what happens when one of them fails."""
+"""Tests that several processes draw the same files as one, and that their failures are handled."""
 
 import errno
 import multiprocessing
@@ -18,10 +18,10 @@ GAME = "minicity_game"
 COLORS = {7: (128, 64, 128), 26: (0, 0, 142)}
 
 
-def test_workers_draw_what_one_process_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_draw_the_same_files_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main = sys.modules["__main__"]
     for name, count in (("one", 1), ("two", 2)):
-        monkeypatch.setattr(workers, "worth_starting", lambda _, count=count: count)
+        monkeypatch.setattr(workers, "worker_count", lambda _, count=count: count)
         minicity.generate(GAME, tmp_path / name, height=16, width=16, splits={"train": 9}, palette=COLORS)
     one, two = (
         {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*.*")} for n in ("one", "two")
@@ -35,15 +35,15 @@ def _python(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **kwargs)
 
 
-def test_workers_do_not_import_the_main_program(tmp_path: Path) -> None:
-    """It may import JAX, and a script without a guard would draw again in each worker."""
+def test_workers_do_not_import_the_main_module(tmp_path: Path) -> None:
+    """The main module may import JAX, and a script without a guard would draw again in each worker."""
     (tmp_path / "program.py").write_text(f"""
 import os
 from pathlib import Path
 from sean_jax import minicity
 from sean_jax.minicity import workers
 print("imported", flush=True)
-workers.worth_starting = lambda _: 2
+workers.worker_count = lambda _: 2
 root = Path({str(tmp_path)!r}, str(os.getpid()))
 minicity.generate("minicity_game", root, height=16, width=16, splits={{"train": 9}})
 """)
@@ -55,14 +55,14 @@ minicity.generate("minicity_game", root, height=16, width=16, splits={{"train": 
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_full_disk_is_one_error_of_the_system(tmp_path: Path, count: int) -> None:
-    """RLIMIT_FSIZE stands for the disk, which cli makes one line of; the workers have it from their parent."""
+def test_a_full_disk_raises_one_os_error(tmp_path: Path, count: int) -> None:
+    """RLIMIT_FSIZE simulates the full disk; workers inherit it from their parent."""
     script = f"""
 import resource
 from pathlib import Path
 from sean_jax.minicity import generate, workers
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-workers.worth_starting = lambda _: {count}
+workers.worker_count = lambda _: {count}
 try:
     generate("minicity_game", Path({str(tmp_path / "sets" / "game")!r}), height=64, width=128, splits={{"train": 4}})
 except OSError as error:
@@ -86,19 +86,19 @@ def _broken(_: int) -> None:
     ("task", "error", "message"),
     [(_killed, RuntimeError, "a process that draws minicity was killed"), (_broken, TypeError, "a bug")],
 )
-def test_a_failing_worker_is_reported(task: Any, error: type[Exception], message: str) -> None:
+def test_a_failed_worker_is_reported(task: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         list(workers.run(task, range(20), 2))
     assert multiprocessing.active_children() == []
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
-    """A parent that is killed cannot stop them."""
+    """A killed parent cannot stop its workers, so they must notice its end."""
     script = f"""
 import multiprocessing, os, signal
 from pathlib import Path
 from sean_jax.minicity import generate, workers
-workers.worth_starting = lambda _: 2
+workers.worker_count = lambda _: 2
 original = workers.run
 def run(*args):
     for number, _ in enumerate(original(*args)):

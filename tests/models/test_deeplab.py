@@ -23,7 +23,7 @@ def _thin(**settings) -> DeepLab:
 
 @functools.cache
 def _params():
-    """Of every thin network: their settings do not change the shapes."""
+    """Parameters of all narrow networks here, since their settings do not change the shapes."""
     return _thin().init_params(jax.random.key(0))
 
 
@@ -37,7 +37,7 @@ def test_parameter_count_of_the_full_network():
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (64, 96), (37, 53), (16, 128)])
 @pytest.mark.parametrize("preset", ["paper", "reference"])
-def test_any_size_from_16x16(size, preset):
+def test_any_image_size_from_16x16(size, preset):
     network = _thin(**DeepLab.PRESETS.get(preset, {}))
     logits, features, maps = jax.jit(network.predict)(_params(), _images(2, *size))
     attention = maps["attention"]
@@ -51,7 +51,7 @@ def test_any_size_from_16x16(size, preset):
 
 def _branch_gradients(count: int) -> dict[str, float]:
     network = _thin(classifier_branches=count)
-    # Large enough that a tap of dilation 24 still falls on the 32×32 feature map.
+    # Large enough for taps of dilation 24 to fall inside the 32×32 feature map.
     images = _images(1, 256, 256)
     gradients = jax.jit(jax.grad(lambda p: jnp.sum(network.predict(p, images).logits ** 2)))(_params())["head"][
         "classifier"
@@ -59,16 +59,16 @@ def _branch_gradients(count: int) -> dict[str, float]:
     return {name: float(jnp.abs(g["kernel"]).sum(-1).sum(-1).min()) for name, g in gradients.items()}
 
 
-def test_every_tap_of_every_branch_of_the_paper_gets_a_gradient():
+def test_every_tap_of_all_four_branches_gets_a_gradient():
     assert all(least > 0 for least in _branch_gradients(4).values())
 
 
-def test_the_authors_code_reaches_two_branches_of_four():
+def test_the_authors_code_uses_two_of_four_branches():
     reached = _branch_gradients(2)
     assert [reached[f"branch_{i}"] > 0 for i in range(4)] == [True, True, False, False]
 
 
-def test_unused_branches_are_known_to_the_optimiser():
+def test_used_excludes_unused_branches():
     used = _thin(classifier_branches=2).used(_params())
     unused = [jax.tree_util.keystr(p) for p, u in jax.tree_util.tree_leaves_with_path(used) if not u]
     assert len(unused) == 4
@@ -79,7 +79,7 @@ def test_unused_branches_are_known_to_the_optimiser():
     ("pooling", "pool", "upsampling"),
     [("average_2x2", average_pool_2x2, "bilinear"), ("average_3x3", average_pool_3x3, "bilinear_align_corners")],
 )
-def test_attention_is_equation_1_in_its_own_order(pooling, pool, upsampling):
+def test_attention_equals_equation_1_in_its_literal_order(pooling, pool, upsampling):
     features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 14, 6)).astype(np.float32))
     highest = jax.lax.Precision.HIGHEST
     module = Attention(pooling, upsampling, "after_upsampling", nn.initializers.normal(1.0), jnp.float32, highest)
@@ -90,22 +90,22 @@ def test_attention_is_equation_1_in_its_own_order(pooling, pool, upsampling):
     np.testing.assert_allclose(module.apply(params, features), expected, rtol=2e-5, atol=1e-6)
 
 
-def test_attention_of_zero_leaves_the_features_alone():
-    """Equation 2: with A near 0, H is F; with A near 1 it is twice F."""
+def test_attention_scales_features_by_one_plus_attention():
+    """Equation 2: H is F for A near 0, and 2F for A near 1."""
     predict = jax.jit(_thin().predict)
     logits = {bias: predict(_with_attention(bias), _images(1, 32, 32)).logits for bias in (-1e4, 1e4)}
     np.testing.assert_allclose(2 * logits[-1e4], logits[1e4], rtol=1e-4, atol=1e-4)
 
 
 def _with_attention(value: float):
-    """Parameters whose attention kernel is ``value`` everywhere: features after a ReLU are not negative."""
+    """Parameters with a constant attention kernel. Features are non-negative, so its sign makes A near 0 or near 1."""
     head = _params()["head"]
     kernel = jnp.full_like(head["attention"]["conv"]["kernel"], value)
     return _params() | {"head": head | {"attention": {"conv": {"kernel": kernel}}}}
 
 
-def test_without_the_attention_branch_features_reach_the_classifier_as_they_are():
-    """As with A near 0; there is no attention map."""
+def test_without_attention_the_classifier_reads_the_features():
+    """The logits equal those for A near 0, and there is no attention map."""
     ablated = _thin(attention=False)
     assert "attention" not in ablated.abstract_params()["head"]
     head = {name: layers for name, layers in _params()["head"].items() if name != "attention"}
@@ -115,7 +115,7 @@ def test_without_the_attention_branch_features_reach_the_classifier_as_they_are(
     assert maps == {}
 
 
-def test_trunk_and_head_make_the_whole_network():
+def test_predict_applies_trunk_and_head():
     network, images = _thin(), _images(1, 32, 32)
     whole = network.predict(_params(), images)
     features = network.features(_params(), images)
@@ -125,7 +125,7 @@ def test_trunk_and_head_make_the_whole_network():
 
 @pytest.mark.parametrize("convention", ["bgr_mean", "rgb_normalized"])
 @pytest.mark.parametrize("width_multiplier", [0.25, 1.0])
-def test_from_scratch_logits_start_calm_and_attention_near_a_half(convention, width_multiplier):
+def test_initial_logits_from_scratch_have_unit_scale_and_attention_is_near_half(convention, width_multiplier):
     network = builders.deeplab(19, width_multiplier=width_multiplier, input_convention=convention)
     params = network.init_params(jax.random.key(3))
     noise = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3))
@@ -141,4 +141,4 @@ def test_bfloat16_stays_close_to_float32():
     rounded = jax.jit(_thin(precision="bfloat16").predict)(_params(), images).logits
     assert rounded.dtype == jnp.float32
     assert float(jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact)) < 0.03
-    assert float(jnp.abs(exact - rounded).max()) > 0  # it did compute in bfloat16
+    assert float(jnp.abs(exact - rounded).max()) > 0  # the network did compute in bfloat16

@@ -1,4 +1,4 @@
-"""The 3×3 convolution as a Flax module, and the type of logits and attention under bfloat16."""
+"""Tests of the Conv3x3 module and of the dtypes of logits and attention under bfloat16."""
 
 import flax.linen as nn
 import jax
@@ -17,10 +17,10 @@ DEFAULT = jax.lax.Precision.DEFAULT
 
 
 @pytest.mark.parametrize("chosen", ["plain", "gpu"])
-@pytest.mark.parametrize("features", [4, 32])  # on a GPU a product of all taps, and sub-grids
+@pytest.mark.parametrize("features", [4, 32])  # on a GPU they select different implementations
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_conv3x3_is_nn_conv(monkeypatch, chosen, features, use_bias):
-    """The same parameters from the same key, the same value and the same gradients."""
+def test_conv3x3_equals_nn_conv(monkeypatch, chosen, features, use_bias):
+    """Initial parameters, outputs and gradients are equal."""
     monkeypatch.setenv(implementation.VARIABLE, chosen)
     x = jax.random.normal(jax.random.key(1), (2, 7, 9, 48))
     common = {"use_bias": use_bias, "bias_init": initializers.normal(1.0)}
@@ -36,7 +36,7 @@ def test_conv3x3_is_nn_conv(monkeypatch, chosen, features, use_bias):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()), found, expected)
 
 
-def test_conv3x3_computes_in_the_type_asked_for():
+def test_conv3x3_computes_in_its_dtype():
     x = jnp.ones((1, 4, 4, 3), jnp.float32)
     layer = Conv3x3(2, dtype=jnp.bfloat16)
     params = layer.init(jax.random.key(0), x)
@@ -49,18 +49,18 @@ def _features(channels: int) -> jax.Array:
 
 
 def _representable(x: jax.Array) -> float:
-    """The share of values that bfloat16 can represent."""
+    """Share of values that bfloat16 can represent."""
     return float(jnp.mean(x == x.astype(jnp.bfloat16).astype(jnp.float32)))
 
 
 @pytest.mark.parametrize("chosen", ["plain", "gpu"])
-def test_under_bfloat16_logits_are_computed_and_summed_in_float32(monkeypatch, chosen):
+def test_logits_under_bfloat16_are_float32_sums(monkeypatch, chosen):
     monkeypatch.setenv(implementation.VARIABLE, chosen)
     features = _features(64)
     init = make_initializers("pretrained", channels=64, branches=4, input_rms=1.0)
     params = ASPP(3, 4, init, jnp.float32, DEFAULT).init(jax.random.key(0), features)
 
-    def rounded(path, x):  # what the products read; biases stay float32
+    def rounded(path, x):  # rounds the inputs of products; biases stay float32
         return x.astype(jnp.bfloat16).astype(jnp.float32) if path[-1].key == "kernel" else x
 
     logits = ASPP(3, 4, init, jnp.bfloat16, DEFAULT).apply(params, features)
@@ -72,7 +72,7 @@ def test_under_bfloat16_logits_are_computed_and_summed_in_float32(monkeypatch, c
     np.testing.assert_allclose(logits, exact, atol=1e-6)  # bfloat16 logits are off by up to 2e-3
 
 
-def test_under_bfloat16_attention_is_computed_in_float32():
+def test_attention_under_bfloat16_is_float32():
     features = _features(64)
 
     def make(dtype):

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and that what is read is what was saved."""
+"""Tests which checkpoints are kept and that they are restored exactly."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from sean_jax.run.directory import create
 from sean_jax.run.plan import plan
 from sean_jax.run.trained import open_network
 
-SCORES = {3: 20.0, 6: 50.0, 9: 50.0, 12: 40.0}  # by step; the best twice
+SCORES = {3: 20.0, 6: 50.0, 9: 50.0, 12: 40.0}  # by step; two steps share the best score
 
 
 def state(step: int) -> dict:
@@ -26,8 +26,8 @@ def steps(workdir) -> list[int]:
 
 
 @pytest.mark.parametrize(("keep_best", "kept"), [(False, [12, 14, 15, 16]), (True, [9, 12, 14, 15, 16])])
-def test_the_last_few_the_one_evaluated_last_and_under_oracle_selection_the_best_stay(tmp_path, keep_best, kept):
-    """Saved far more often than evaluated; of equal scores the later; also over a restart."""
+def test_latest_last_evaluated_and_best_checkpoints_are_kept(tmp_path, keep_best, kept):
+    """Checkpoints are saved more often than evaluated; ties go to the later one; a restart changes nothing."""
     for first, last in ((1, 7), (8, 16)):
         with Checkpoints(tmp_path, keep_best=keep_best) as checkpoints:
             for step in range(first, last + 1):
@@ -39,7 +39,7 @@ def test_the_last_few_the_one_evaluated_last_and_under_oracle_selection_the_best
             assert checkpoints.best_step == 9
 
 
-def test_what_is_restored_is_what_was_saved_to_the_bit(tmp_path):
+def test_restored_state_is_bitwise_equal(tmp_path):
     values = jnp.array([0.1, -0.0, jnp.nan, jnp.inf, 1e-42], jnp.float32)
     saved = {"x": values, "n": jnp.int32(7)}
     with Checkpoints(tmp_path) as checkpoints:
@@ -50,8 +50,8 @@ def test_what_is_restored_is_what_was_saved_to_the_bit(tmp_path):
         assert np.asarray(restored[name]).tobytes() == np.asarray(value).tobytes()
 
 
-def test_a_save_does_not_wait_for_the_disk_and_does_not_see_later_changes(tmp_path):
-    """The step donates the state it was given: what is written must be a copy."""
+def test_save_copies_the_state_before_it_returns(tmp_path):
+    """The next step donates the state, so Orbax must write a copy."""
     donate = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
     with Checkpoints(tmp_path) as checkpoints:
         current = state(1)
@@ -63,7 +63,7 @@ def test_a_save_does_not_wait_for_the_disk_and_does_not_see_later_changes(tmp_pa
     np.testing.assert_array_equal(restored["x"], state(1)["x"])
 
 
-def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
+def test_an_incomplete_checkpoint_is_ignored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state(1), {})
     (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
@@ -77,14 +77,14 @@ def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
         np.testing.assert_array_equal(checkpoints.restore(2, jax.eval_shape(lambda: state(2)))["x"], state(2)["x"])
 
 
-def test_a_disk_that_refuses_is_one_line(tmp_path, monkeypatch):
+def test_disk_errors_are_reported_in_one_line(tmp_path, monkeypatch):
     with Checkpoints(tmp_path) as checkpoints:
 
         def fail(*_, **__):
             raise ValueError("tensorstore: write failed\nwith a long story")
 
         monkeypatch.setattr(checkpoints._manager, "save", fail)
-        with pytest.raises(UserError, match=r"cannot write a checkpoint to .*write failed; the last whole") as error:
+        with pytest.raises(UserError, match=r"cannot write a checkpoint to .*write failed; the last complete") as error:
             checkpoints.save(1, state(1), {})
         assert "long story" not in str(error.value)
 
@@ -96,11 +96,11 @@ def run(tmp_path) -> Experiment:
 
 
 @pytest.mark.parametrize(("selection", "counts"), [("last", 6), ("oracle", 4)])
-def test_the_network_read_is_that_of_the_checkpoint_that_counts(tmp_path, run, selection, counts):
+def test_read_network_uses_the_selected_checkpoint(tmp_path, run, selection, counts):
     run = run._replace(config=dataclasses.replace(run.config, selection=selection))
     create(tmp_path / "run", run, {})
     method = run.method()
-    # Values do not matter, so nothing is initialised and compiled.
+    # Zeros suffice, so nothing needs to be initialised and compiled.
     initial = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_state(method))
     with Checkpoints(tmp_path / "run", keep_best=selection == "oracle") as checkpoints:
         for step in range(1, 7):
@@ -118,8 +118,8 @@ def test_the_network_read_is_that_of_the_checkpoint_that_counts(tmp_path, run, s
     assert int(read_state(tmp_path / "run").step) == 6
 
 
-def test_opening_a_network_reads_no_other_array(tmp_path, run, monkeypatch):
-    """Neither the other network nor the optimiser's moments, which are three quarters of the state."""
+def test_opening_a_network_reads_only_its_arrays(tmp_path, run, monkeypatch):
+    """The other network and the optimiser's moments, three quarters of the state, are not read."""
     create(tmp_path / "run", run, {})
     initial = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_state(run.method()))
     with Checkpoints(tmp_path / "run") as checkpoints:
@@ -132,9 +132,9 @@ def test_opening_a_network_reads_no_other_array(tmp_path, run, monkeypatch):
     assert sum(x.size for x in jax.tree.leaves(found)) == sum(x.size for x in jax.tree.leaves(params))
 
 
-def test_no_checkpoint_yet_is_one_line(tmp_path, run):
+def test_a_missing_checkpoint_is_reported(tmp_path, run):
     create(tmp_path / "run", run, {})
     for _ in range(2):
-        with pytest.raises(UserError, match="no whole checkpoint yet"):
+        with pytest.raises(UserError, match="no complete checkpoint yet"):
             read_state(tmp_path / "run")
         (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from sean_jax.run.determinism import XLA_FLAGS, request_deterministic_kernels
 from sean_jax.run.plan import plan
 
 
-def test_flags_are_set_in_a_process_that_has_not_used_its_devices():
+def test_flags_are_set_before_devices_are_used():
     program = (
         "import os; from sean_jax.run import determinism; determinism.request_deterministic_kernels(); "
         "determinism.request_deterministic_kernels(); print(os.environ['XLA_FLAGS'])"
@@ -23,8 +23,8 @@ def test_flags_are_set_in_a_process_that_has_not_used_its_devices():
     assert result.stdout.split() == ["--xla_force_host_platform_device_count=2", *XLA_FLAGS]
 
 
-def test_a_request_that_comes_too_late_is_refused_also_through_python(monkeypatch, tmp_path):
-    """Recording a setting that was not applied would be a lie."""
+def test_a_late_request_is_refused(monkeypatch, tmp_path):
+    """The run must not record a setting that was not applied, also when started through Python."""
     jax.devices()
     with pytest.raises(UserError, match="deterministic=True comes too late"):
         loop.train(plan({"data_dir": str(tmp_path), "deterministic": True}), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The files of a run directory: whole or not there, and what of them a resumed run keeps."""
+"""Tests that a run directory is created, checked and locked, and which metrics a resumed run keeps."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def changed(**settings) -> Experiment:
     return RUN._replace(config=from_flat_settings(RUN.config.flat() | settings))
 
 
-def test_what_was_written_is_read_again(tmp_path):
+def test_create_and_load_round_trip(tmp_path):
     workdir = tmp_path / "deep" / "run"
     rundir.check(workdir, RUN)
     assert not workdir.exists()
@@ -32,7 +32,7 @@ def test_what_was_written_is_read_again(tmp_path):
     assert os.listdir(workdir) == ["config.json"]
 
 
-def test_a_run_of_another_configuration_is_refused_and_the_differences_are_named(tmp_path):
+def test_a_different_configuration_is_refused_with_the_differences(tmp_path):
     rundir.create(tmp_path, RUN, {})
     other = changed(seed=1, noise_std=0.1)._replace(label_space=LABEL_SPACES["16"])
     with pytest.raises(UserError, match=r"noise_std: 25\.5 → 0\.1; seed: 0 → 1; the label space") as error:
@@ -41,12 +41,12 @@ def test_a_run_of_another_configuration_is_refused_and_the_differences_are_named
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_places_may_differ(tmp_path, place):
+def test_paths_and_loaders_may_differ(tmp_path, place):
     rundir.create(tmp_path, RUN, {})
     rundir.check(tmp_path, changed(**{place: "grain"}))
 
 
-def test_every_other_setting_may_not_differ(tmp_path):
+def test_all_other_settings_must_agree(tmp_path):
     rundir.create(tmp_path, RUN, {})
     for name in RUN.config.flat().keys() - {*PLACES, "method", "architecture"}:
         with pytest.raises(UserError, match=f"{name}: "):
@@ -56,7 +56,7 @@ def test_every_other_setting_may_not_differ(tmp_path):
         rundir.check(tmp_path, RUN._replace(config=from_flat_settings(other)))
 
 
-def test_settings_of_method_network_and_optimiser_are_nested(tmp_path):
+def test_config_nests_settings_of_method_network_and_optimiser(tmp_path):
     rundir.create(tmp_path, RUN, {"source": "abc"})
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["version"] == sean_jax.__version__
@@ -68,8 +68,8 @@ def test_settings_of_method_network_and_optimiser_are_nested(tmp_path):
     assert (settings["method"], settings["steps"]) == ("sean", 4)
 
 
-def test_a_run_of_the_version_before_is_refused_with_the_version_to_use(tmp_path):
-    """Its settings were one flat list, its state another tree."""
+def test_a_run_of_version_0_1_0_is_refused_with_the_version_to_use(tmp_path):
+    """Version 0.1.0 had flat settings and a different state."""
     (tmp_path / "config.json").write_text('{"settings": {"method": "sean", "ema_decay": 0.99}, "label_space": {}}')
     for read in (rundir.load, lambda path: rundir.check(path, RUN)):
         with pytest.raises(UserError, match=r"written by sean-jax 0\.1\.0; resume") as error:
@@ -85,15 +85,15 @@ def test_the_parameter_overview_counts_every_parameter(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": "0.2.0", "settings": {}}', "null"])
-def test_a_damaged_configuration_is_one_line(tmp_path, content):
+def test_a_damaged_configuration_is_reported_in_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match=r"config\.json is not a configuration"):
+    with pytest.raises(UserError, match=r"config\.json is damaged or was written by another version"):
         rundir.load(tmp_path)
-    with pytest.raises(UserError, match=r"config\.json is not a configuration"):
+    with pytest.raises(UserError, match=r"config\.json is damaged or was written by another version"):
         rundir.check(tmp_path, RUN)
 
 
-def test_a_configuration_that_cannot_be_written_leaves_no_folder(tmp_path, monkeypatch):
+def test_a_failed_create_leaves_no_folder(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -103,7 +103,7 @@ def test_a_configuration_that_cannot_be_written_leaves_no_folder(tmp_path, monke
     assert os.listdir(tmp_path) == []
 
 
-def test_json_is_the_old_or_the_new(tmp_path, monkeypatch):
+def test_write_json_is_atomic(tmp_path, monkeypatch):
     rundir.write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(TypeError):
         rundir.write_json(tmp_path / "x.json", {"a": object()})
@@ -111,20 +111,20 @@ def test_json_is_the_old_or_the_new(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["x.json"]
 
 
-def test_metrics_past_the_restored_step_and_a_line_that_was_cut_off_are_dropped(tmp_path):
+def test_metrics_after_the_restored_step_and_incomplete_lines_are_removed(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 2, "a"')
     file = rundir.MetricsFile(path, 2)
     assert path.read_text() == '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n'
     file.write(3, {"a": 0.1})
-    assert path.read_text().endswith('{"step": 3, "a": 0.1}\n')  # at once, not when the file is closed
+    assert path.read_text().endswith('{"step": 3, "a": 0.1}\n')  # written before the file is closed
     file.close()
     rundir.MetricsFile(path, 0).close()
     assert path.read_text() == ""
 
 
 @pytest.mark.parametrize("line", ["nonsense", "[1]", '{"a": 1}', '{"step": null}'])
-def test_a_damaged_line_of_metrics_is_named_and_the_file_kept(tmp_path, line):
+def test_a_damaged_line_of_metrics_is_reported_and_the_file_kept(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n')
     with pytest.raises(UserError, match="line 2 is damaged"):
@@ -133,9 +133,9 @@ def test_a_damaged_line_of_metrics_is_named_and_the_file_kept(tmp_path, line):
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
-def test_a_directory_is_one_process_at_a_time(tmp_path):
+def test_only_one_process_can_lock_a_directory(tmp_path):
     refused = pytest.raises(UserError, match="another process is training")
-    with rundir.claimed(tmp_path), refused, rundir.claimed(tmp_path):
+    with rundir.locked(tmp_path), refused, rundir.locked(tmp_path):
         pass
-    with rundir.claimed(tmp_path):
+    with rundir.locked(tmp_path):
         pass

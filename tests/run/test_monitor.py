@@ -1,4 +1,4 @@
-"""The evaluation that a run keeps."""
+"""Tests which evaluation a run keeps in ``evaluation.json``."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from sean_jax.scoring.scorer import Evaluation
 
 
 @pytest.mark.parametrize(("selection", "kept"), [("last", 4), ("oracle", 3)])
-def test_the_last_evaluation_or_the_later_of_the_best_is_kept(finished, tmp_path, selection, kept):
+def test_the_last_or_the_later_of_the_best_evaluations_is_kept(finished, tmp_path, selection, kept):
     run = rundir.load(finished)
     run = run._replace(config=dataclasses.replace(run.config, selection=selection))
     name, score = next(iter(json.loads((finished / "evaluation.json").read_text()).items()))

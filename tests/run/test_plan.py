@@ -1,4 +1,4 @@
-"""From settings to what a run works with: what is said of weights made elsewhere, and by what data are known."""
+"""Tests of a run's plan: differences of initial weights, and fingerprints of data sets."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.data.preparation.builder import prepare
 from sean_jax.experiment import Experiment
-from sean_jax.run.plan import differing_uses, fingerprint
+from sean_jax.run.plan import fingerprint, weights_differences
 
 SETTINGS = {"initialization": "scratch", "input_convention": "bgr_mean"}
 RUN = Experiment(from_flat_settings(SETTINGS), LABEL_SPACES["16"])
@@ -25,20 +25,20 @@ def _file(**metadata) -> weights.WeightsFile:
     return weights.WeightsFile(tensors, known, "some.npz")
 
 
-def test_weights_made_for_another_network_are_said():
-    assert differing_uses(_file(classes=LABEL_SPACES["16"].to_dict()), RUN) == []
+def test_weights_differences_lists_settings_and_classes():
+    assert weights_differences(_file(classes=LABEL_SPACES["16"].to_dict()), RUN) == []
     theirs = ARCHITECTURE | {"classifier_branches": 2}
-    found = differing_uses(_file(architecture=theirs, classes=LABEL_SPACES["19"].to_dict()), RUN)
+    found = weights_differences(_file(architecture=theirs, classes=LABEL_SPACES["19"].to_dict()), RUN)
     assert found[0] == "classifier_branches: 2, here: 4"
     assert found[1].startswith("classes: road, sidewalk, building")
     assert "terrain" in found[1].split("here:")[0]
     assert "terrain" not in found[1].split("here:")[1]
-    assert differing_uses(_file(input_convention="rgb_normalized"), RUN) == [
+    assert weights_differences(_file(input_convention="rgb_normalized"), RUN) == [
         "input_convention: rgb_normalized, here: bgr_mean"
     ]
 
 
-def test_data_are_known_by_description_and_list_of_images_not_by_times(tmp_path):
+def test_fingerprint_depends_on_description_and_images_not_on_times(tmp_path):
     dataset = DATASETS["gta5"]
 
     def found(described=dataset) -> str:

@@ -1,4 +1,4 @@
-"""Reading the files of a run directory."""
+"""Tests that the files of a run directory are read."""
 
 import json
 
@@ -9,7 +9,7 @@ from sean_jax.errors import UserError
 from sean_jax.run import records
 
 
-def test_nested_settings_become_one_list_with_their_groups(tmp_path):
+def test_nested_settings_are_flattened_with_their_groups(tmp_path):
     settings = {"optimizer": {"learning_rate": 1e-5}, "method": "sean", "sean": {"ema_decay": 0.99}, "seed": 0}
     settings |= {"steps": 4, "source": "gta5", "target": "cityscapes"}
     content = {"settings": settings, "label_space": LABEL_SPACES["19"].to_dict()}
@@ -21,7 +21,7 @@ def test_nested_settings_become_one_list_with_their_groups(tmp_path):
     assert found.groups == {"learning_rate": "optimizer", "ema_decay": "sean"}
 
 
-def test_an_incomplete_last_line_is_left_out_and_a_damaged_line_is_named(tmp_path):
+def test_an_incomplete_last_line_is_ignored_and_a_damaged_line_is_reported(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert records.read_lines(path) == []
     path.write_text('{"step": 1, "a": 0.5}\n{"step": 2, "a"')

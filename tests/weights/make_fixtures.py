@@ -1,12 +1,12 @@
-"""Writes ``fixtures/`` with PyTorch, which the tests read without it.
+"""Writes ``fixtures/`` with PyTorch. The tests read them without PyTorch.
 
     python3.11 -m venv torch-venv && torch-venv/bin/pip install torch==2.13.0 numpy safetensors
     torch-venv/bin/python tests/weights/make_fixtures.py
 
-The networks have the names and the structure of the real ones and one to three channels instead of up to 1024. Each
-``NAME.pth`` is in the zip format of PyTorch 1.6 and later, ``NAME_legacy.pth`` in the older one, and ``NAME.npz`` holds
-the same tensors as NumPy saves them (bfloat16 widened to float32, which is exact). Files of a network that are one
-format only are ``.safetensors``, the smallest.
+The networks have the names and the structure of the real ones, but at most three channels. ``NAME.pth`` has the zip
+format of PyTorch 1.6 and later, ``NAME_legacy.pth`` the older format, and ``NAME.npz`` the same tensors as NumPy arrays
+(bfloat16 converted to float32, which is exact). Networks that need only one format are ``.safetensors`` files, the
+smallest.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ WIDTHS = {"conv1": 1, "conv2": 2, "conv3": 2, "conv4": 2, "conv5": 3, "fc": 2}
 
 
 class SEAN(nn.Module):
-    """The authors' network as its ``state_dict()`` shows it: three poolings, fc6 and fc7 inside ``features``."""
+    """The authors' network with the modules of its ``state_dict()``: three poolings, fc6 and fc7 in ``features``."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class SEAN(nn.Module):
 
 
 class VGG16(nn.Module):
-    """torchvision's: five poolings, optionally batch normalisation, and a classifier of three matrices."""
+    """torchvision's VGG-16: five poolings, optional batch normalisation, and a classifier of three linear layers."""
 
     def __init__(self, batch_norm: bool = False):
         super().__init__()
@@ -53,7 +53,7 @@ class VGG16(nn.Module):
 
 
 class FCN8s(nn.Module):
-    """``fcn8s_from_caffe``: one attribute a layer."""
+    """The network of ``fcn8s_from_caffe``, with one attribute per layer."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ def vgg_layers(pool4: bool, batch_norm: bool = False) -> list[nn.Module]:
 
 
 def odd_tensors() -> "OrderedDict[str, torch.Tensor]":
-    """Every element type, and every way a tensor can lie in its storage."""
+    """Tensors of every element type and with every kind of storage layout."""
     shared = torch.arange(24, dtype=torch.float32)
     values = torch.tensor([[1.5, -2.25, 3e-5], [65504.0, 0.1, -0.0]])
     return OrderedDict(
@@ -111,7 +111,7 @@ def odd_tensors() -> "OrderedDict[str, torch.Tensor]":
 
 
 def save(name: str, content: object, tensors: dict[str, torch.Tensor]) -> None:
-    """Writes ``content`` in both of PyTorch's formats, and the tensors that should be found in it."""
+    """Writes ``content`` in both of PyTorch's formats, and the tensors that reading it should give."""
     torch.save(content, FIXTURES / f"{name}.pth")
     torch.save(content, FIXTURES / f"{name}_legacy.pth", _use_new_zipfile_serialization=False)
     arrays = {
@@ -141,7 +141,7 @@ def main() -> None:
     save_safetensors("vgg16_caffe", caffe)
     save("odd", odd_tensors(), odd_tensors())
 
-    # What a training script leaves: several networks, an optimiser that has taken a step, DataParallel's prefix.
+    # A checkpoint of a training script: several networks, an optimiser with state, DataParallel's prefix.
     small = nn.DataParallel(nn.Linear(2, 1))
     tx = torch.optim.Adam(small.parameters())
     small(torch.ones(1, 2)).sum().backward()
@@ -150,7 +150,7 @@ def main() -> None:
     checkpoint = {"epoch": 3, "student": student, "optimizer": tx.state_dict(), "teacher": small.state_dict()}
     save("checkpoint", checkpoint, small.module.state_dict())
 
-    # A whole module instead of its state dict names the module's class: to be refused.
+    # A pickled module instead of a state dict refers to the module's class and must be refused.
     torch.save(nn.Linear(1, 1), FIXTURES / "whole_module.pth")
 
 

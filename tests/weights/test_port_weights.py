@@ -1,4 +1,4 @@
-"""The command ``port_weights``: what it writes, what it says, and how it fails."""
+"""Tests of the command ``port_weights``: its output files, messages and errors."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def assert_refused(result, *parts, code=1):
         assert part in result.stderr
 
 
-def test_sean_comes_out_as_it_went_in(tmp_path):
+def test_sean_is_ported_without_changes(tmp_path):
     result = command(f"--input={FIXTURES / 'sean_legacy.pth'}", f"--output={tmp_path / 'out.npz'}")
     assert (result.returncode, result.stderr) == (0, "")
     assert "loaded (39): features.0.weight" in result.stdout
@@ -56,7 +56,7 @@ def test_sean_comes_out_as_it_went_in(tmp_path):
         ("vgg16_caffe_legacy.pth", "bgr_mean", "conv5_3.weight", "score_fr.weight"),
     ],
 )
-def test_vgg_comes_out_under_the_authors_names_with_its_convention(tmp_path, name, convention, conv5_3, unexpected):
+def test_vgg_is_written_under_the_authors_names_with_its_convention(tmp_path, name, convention, conv5_3, unexpected):
     report = port_weights.port(str(FIXTURES / name), str(tmp_path / "out.safetensors"))
     assert unexpected in report.unexpected
     assert "aconv.weight" in report.missing
@@ -69,7 +69,7 @@ def test_vgg_comes_out_under_the_authors_names_with_its_convention(tmp_path, nam
     assert weights.read(tmp_path / "again.npz").metadata["input_convention"] == convention
 
 
-def test_a_run_directory_gives_the_network_asked_for(tmp_path, monkeypatch):
+def test_port_reads_the_requested_network_of_a_run(tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     (workdir / "checkpoints").mkdir(parents=True)
     (workdir / "config.json").write_text("{}")
@@ -93,12 +93,12 @@ def test_a_run_directory_gives_the_network_asked_for(tmp_path, monkeypatch):
         np.testing.assert_array_equal(file.tensors["features.0.weight"], tensors["features.0.weight"] + number)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
+def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         port_weights.port(str(tmp_path), str(tmp_path / "out.npz"))
 
 
-def test_a_network_can_be_chosen_only_of_a_run(tmp_path):
+def test_network_flag_requires_a_run(tmp_path):
     with pytest.raises(UserError, match="--network=student"):
         port_weights.port(str(FIXTURES / "sean.pth"), str(tmp_path / "out.npz"), "student")
 
@@ -113,17 +113,17 @@ def test_a_network_can_be_chosen_only_of_a_run(tmp_path):
         ("absent.pth", "out.npz", ("absent.pth is not a file",)),
     ],
 )
-def test_bad_input_is_one_line_and_no_file(tmp_path, source, output, parts):
+def test_bad_input_is_reported_and_writes_no_file(tmp_path, source, output, parts):
     assert_refused(command(f"--input={FIXTURES / source}", f"--output={tmp_path / output}"), *parts)
     assert os.listdir(tmp_path) == []
 
 
-def test_both_flags_are_needed():
+def test_both_flags_are_required():
     assert_refused(command("--input=x.pth"), "--output", code=2)
 
 
 @pytest.mark.parametrize("output", ["out.safetensors", "out.npz"])
-def test_a_full_disk_leaves_nothing_behind(tmp_path, output):
+def test_a_full_disk_leaves_no_files(tmp_path, output):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, output):
     assert (tmp_path / output).read_bytes() == before
 
 
-def test_neither_pytorch_nor_tensorflow_is_loaded_for_a_file(tmp_path):
+def test_porting_a_file_imports_neither_pytorch_nor_tensorflow(tmp_path):
     arguments = [str(FIXTURES / "sean.pth"), str(tmp_path / "out.npz")]
     code = (
         f"import sys; from sean_jax.port_weights import port; port(*{json.dumps(arguments)}); "

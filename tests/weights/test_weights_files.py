@@ -1,4 +1,4 @@
-"""Files of tensors: formats, metadata, and writing whole or not at all."""
+"""Tests of weights files: formats, metadata, errors and atomic writes."""
 
 import os
 import pickle
@@ -35,18 +35,18 @@ def some_tensors() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_round_trip_is_exact_to_the_bit(tmp_path, output):
+def test_round_trip_is_bitwise_exact(tmp_path, output):
     weights.write(tmp_path / output, some_tensors(), METADATA)
     file = weights.read(tmp_path / output)
     assert file.metadata == METADATA
     assert set(file.tensors) == set(some_tensors())
     for name, want in some_tensors().items():
         assert file.tensors[name].shape == want.shape
-        assert file.tensors[name].tobytes() == want.tobytes(), name  # tobytes is C order whatever the memory's
+        assert file.tensors[name].tobytes() == want.tobytes(), name  # tobytes uses C order for any memory layout
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_without_metadata_nothing_is_added(tmp_path, output):
+def test_files_without_metadata_have_none(tmp_path, output):
     weights.write(tmp_path / output, {"x": np.ones(2, np.float32)}, {})
     file = weights.read(tmp_path / output)
     assert file.metadata == {}
@@ -78,7 +78,7 @@ def test_other_float_types_and_byte_orders_become_float32(tmp_path):
     assert tensors["ids"].dtype == np.int64
 
 
-def test_prefixes_of_wrappers_are_dropped_only_where_all_have_them(tmp_path):
+def test_wrapper_prefixes_are_dropped_only_if_all_names_have_them(tmp_path):
     ones = np.ones(1, np.float32)
     np.savez(tmp_path / "all.npz", **{"model.module.module.x": ones, "model.module.module.y": ones})
     np.savez(tmp_path / "some.npz", **{"module.x": ones, "y": ones})
@@ -104,7 +104,7 @@ def test_pickled_objects_in_npz_are_refused(tmp_path):
     assert not canary.exists()
 
 
-def test_metadata_that_are_no_json_object_are_refused(tmp_path):
+def test_metadata_that_is_not_a_json_object_is_refused(tmp_path):
     for text in ("[1]", "{", "null"):
         np.savez(tmp_path / "x.npz", __sean_jax__=np.array(text))
         (tmp_path / "x.safetensors").write_bytes(safetensors.numpy.save({"x": np.ones(1)}, {"sean_jax": text}))
@@ -113,7 +113,7 @@ def test_metadata_that_are_no_json_object_are_refused(tmp_path):
                 weights.read(tmp_path / name)
 
 
-def test_reading_says_what_is_wrong_with_a_path(tmp_path):
+def test_read_reports_bad_paths(tmp_path):
     with pytest.raises(UserError, match=r"absent\.pth is not a file"):
         weights.read(tmp_path / "absent.pth")
     (tmp_path / "weights.h5").touch()
@@ -124,11 +124,11 @@ def test_reading_says_what_is_wrong_with_a_path(tmp_path):
         weights.read(tmp_path / "folder.npz")
 
 
-def test_writing_says_what_is_wrong_with_a_path(tmp_path):
+def test_write_reports_bad_paths(tmp_path):
     for name, message in (
         ("x.pth", r"'\.pth'.*\.safetensors or \.npz"),
         ("x", "extension ''"),
-        ("no/x.npz", "no folder"),
+        ("no/x.npz", "not a folder"),
     ):
         with pytest.raises(UserError, match=message):
             weights.write(tmp_path / name, some_tensors(), {})
@@ -141,7 +141,7 @@ def test_writing_says_what_is_wrong_with_a_path(tmp_path):
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, output, failing, error):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, output, failing, error):
     weights.write(tmp_path / output, some_tensors(), METADATA)
     before = (tmp_path / output).read_bytes()
 
@@ -155,7 +155,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch, output, failing,
     assert (tmp_path / output).read_bytes() == before
 
 
-def test_the_file_is_as_readable_as_any_other(tmp_path):
+def test_written_files_have_default_permissions(tmp_path):
     (tmp_path / "other").touch()
     weights.write(tmp_path / "out.npz", some_tensors(), {})
     assert (tmp_path / "out.npz").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -1,4 +1,4 @@
-"""Which network a file's names belong to, and the way into our parameter tree and back."""
+"""Tests that files are identified by their names and converted to and from the parameter tree."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ LAYERS = [f"conv{block}_{i + 1}" for block, depth in enumerate((2, 2, 3, 3, 3), 
 
 
 def fresh_params(classes=3, fc=2):
-    """Parameters of the fixtures' thin network, as Flax nests and lays them out."""
+    """Parameters of the fixtures' narrow network in Flax's tree and layout."""
     rng = np.random.default_rng(7)
 
     def conv(inputs, outputs):
@@ -60,15 +60,15 @@ TORCHVISION_FILE = weights.read(FIXTURES / "vgg16_torchvision.safetensors")
         ("vgg16_caffe_legacy.pth", "vgg16_caffe", "bgr_mean"),
     ],
 )
-def test_a_file_is_known_by_its_names(name, kind, convention):
+def test_identify_and_implied_metadata(name, kind, convention):
     file = weights.read(FIXTURES / name)
     assert weights.identify(file) == kind
     assert weights.metadata(file)["input_convention"] == convention
     assert weights.metadata(file).get("architecture") == ("reference" if kind == "sean" else None)
 
 
-def test_a_file_s_own_metadata_count():
-    metadata = {"architecture": {"a": 1}, "input_convention": "rgb_normalized"}
+def test_metadata_in_the_file_overrides_implied_metadata():
+    metadata = {"architecture": {"name": "deeplab", "classifier_branches": 2}, "input_convention": "rgb_normalized"}
     assert weights.metadata(SEAN._replace(metadata=metadata)) == metadata
 
 
@@ -80,7 +80,7 @@ def test_a_file_s_own_metadata_count():
         ("vgg16_caffe_legacy.pth", "", LAYERS),
     ],
 )
-def test_every_convolution_lands_in_its_layer(name, prefix, source):
+def test_every_convolution_is_loaded_into_its_layer(name, prefix, source):
     file = weights.read(FIXTURES / name)
     params, report = weights.into_params(file, fresh_params())
     for layer, module in zip(LAYERS, source, strict=True):
@@ -94,7 +94,7 @@ def test_every_convolution_lands_in_its_layer(name, prefix, source):
         assert {f"{prefix}{module}.weight", f"{prefix}{module}.bias"} <= set(report.loaded)
 
 
-def test_sean_loads_whole():
+def test_sean_loads_completely():
     params, report = weights.into_params(SEAN, fresh_params())
     assert sorted(report.loaded) == sorted(SEAN.tensors)
     assert (report.missing, report.unexpected) == ([], [])
@@ -113,7 +113,7 @@ def test_sean_loads_whole():
 
 
 @pytest.mark.parametrize("name", ["vgg16_torchvision.pth", "vgg16_caffe_legacy.pth"])
-def test_vgg_leaves_the_head_as_it_was_and_reports_it_missing(name):
+def test_vgg_keeps_the_initial_head_and_reports_it_missing(name):
     fresh = fresh_params()
     params, report = weights.into_params(weights.read(FIXTURES / name), fresh)
     assert len(report.loaded) == 26
@@ -129,15 +129,15 @@ def test_vgg_leaves_the_head_as_it_was_and_reports_it_missing(name):
     assert left in report.lines()[-1]
 
 
-def test_the_tree_given_is_not_changed_and_shares_nothing_with_the_file():
+def test_into_params_copies_and_does_not_modify_its_inputs():
     fresh, again = fresh_params(), fresh_params()
     params, _ = weights.into_params(SEAN, fresh)
-    params["trunk"]["conv1_1"]["bias"][:] = 9  # writable, too, where the file's arrays are not
+    params["trunk"]["conv1_1"]["bias"][:] = 9  # also writable, unlike the file's arrays
     np.testing.assert_array_equal(fresh["trunk"]["conv1_1"]["bias"], again["trunk"]["conv1_1"]["bias"])
     assert not (SEAN.tensors["features.0.bias"] == 9).any()
 
 
-def test_parameters_come_back_to_the_bit_under_the_authors_names():
+def test_from_params_inverts_into_params_bitwise():
     params = fresh_params()
     tensors = weights.from_params(params)
     assert list(tensors) == list(SEAN.tensors)  # also in the order of the authors' state_dict()
@@ -151,37 +151,37 @@ def test_parameters_come_back_to_the_bit_under_the_authors_names():
         assert found.tobytes() == value.tobytes(), path
 
 
-def test_an_unknown_parameter_is_not_dropped_in_silence():
+def test_from_params_rejects_unknown_parameters():
     with pytest.raises(ValueError, match="backbone/conv9/kernel"):
         weights.from_params({"backbone": {"conv9": {"kernel": np.ones((3, 3, 1, 1))}}})
 
 
-def test_another_number_of_classes_is_an_error_with_both_shapes():
+def test_wrong_number_of_classes_reports_both_shapes():
     message = "classifier.conv2d_list.0.weight has shape (3, 2, 3, 3), the network needs (5, 2, 3, 3)"
     with pytest.raises(UserError, match=re.escape(message) + ".*--classes"):
         weights.into_params(SEAN, fresh_params(classes=5))
 
 
-def test_another_width_is_an_error_with_both_shapes():
+def test_wrong_width_reports_both_shapes():
     with pytest.raises(
         UserError, match=re.escape("features.29.weight has shape (2, 3, 3, 3), the network needs (4, 3, 3, 3)")
     ):
         weights.into_params(SEAN, fresh_params(fc=4))
 
 
-def test_as_many_elements_in_another_shape_are_an_error():
+def test_wrong_shape_of_equal_size_is_refused():
     name = "classifier.conv2d_list.0.weight"
     file = edit(SEAN, add={name: SEAN.tensors[name].reshape(2, 3, 3, 3)})
     with pytest.raises(UserError, match=re.escape("has shape (2, 3, 3, 3), the network needs (3, 2, 3, 3)")):
         weights.into_params(file, fresh_params())
 
 
-def test_batch_normalisation_is_refused_by_name():
+def test_batch_normalisation_is_refused():
     with pytest.raises(UserError, match=r"batch normalisation \(features\.1\.running_mean\)"):
         weights.identify(weights.read(FIXTURES / "vgg16_bn.safetensors"))
 
 
-def test_conv5_tells_torchvision_from_the_authors():
+def test_conv5_distinguishes_torchvision_from_the_authors():
     shift = {
         f"features.{a}.{leaf}": f"features.{b}.{leaf}"
         for a, b in ((24, 23), (26, 25), (28, 27))
@@ -200,7 +200,7 @@ def test_conv5_tells_torchvision_from_the_authors():
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        # Neither the one nor the other: half of conv5 under each numbering.
+        # Conv5 mixes both numberings.
         (edit(TORCHVISION_FILE, rename={"features.24.weight": "features.23.weight"}), r"expected the names of SEAN"),
         # VGG-19 has 16 convolutions.
         (
@@ -215,23 +215,23 @@ def test_conv5_tells_torchvision_from_the_authors():
         ),
         (edit(SEAN, add={"features.5.bias": np.ones(9, np.float32)}), r"features\.5\.bias .*\(9,\).*\(2,\)"),
         (edit(SEAN, add={"features.5.weight": np.float32(1)}), r"features\.5\.weight has shape \(\)"),
-        (edit(SEAN, add={"features.5.weight": np.ones((2, 1, 3, 3), np.int8)}), r"features\.5\.weight is of type int8"),
+        (edit(SEAN, add={"features.5.weight": np.ones((2, 1, 3, 3), np.int8)}), r"features\.5\.weight has dtype int8"),
         (weights.WeightsFile({"layer1.0.conv1.weight": np.ones(1)}, {}), r"holds layer1\.0\.conv1\.weight.*expected"),
         (weights.WeightsFile({}, {}), "holds no tensors"),
     ],
 )
-def test_what_is_no_such_network_is_refused(file, message):
+def test_other_networks_are_refused(file, message):
     with pytest.raises(UserError, match=message):
         weights.identify(file)
 
 
 @pytest.mark.parametrize("name", ["aconv.weight", "classifier.conv2d_list.3.bias"])
-def test_a_sean_without_one_of_the_network_s_tensors_is_refused(name):
+def test_incomplete_sean_weights_are_refused(name):
     with pytest.raises(UserError, match=f"lacks {name}"):
         weights.into_params(edit(SEAN, remove={name}), fresh_params())
 
 
-def test_what_the_network_does_not_have_is_unexpected():
+def test_tensors_that_the_network_lacks_are_unexpected():
     params = fresh_params()
     del params["head"]["classifier"]["branch_3"]
     file = edit(SEAN, add={"aconv.bias": np.ones(1, np.float32)})
@@ -239,7 +239,7 @@ def test_what_the_network_does_not_have_is_unexpected():
     assert set(report.unexpected) == {"classifier.conv2d_list.3.weight", "classifier.conv2d_list.3.bias", "aconv.bias"}
 
 
-def test_pytorch_loads_what_is_written(tmp_path):
+def test_pytorch_loads_written_weights(tmp_path):
     torch = pytest.importorskip("torch")
     import make_fixtures
     from safetensors.torch import load_file

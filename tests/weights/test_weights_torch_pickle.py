@@ -1,4 +1,4 @@
-"""``torch.save`` files: the same tensors as PyTorch wrote, and nothing else that a pickle may ask for."""
+"""Tests that files of ``torch.save`` are read exactly and that a pickle can do nothing else."""
 
 import builtins
 import contextlib
@@ -19,7 +19,7 @@ FORMATS = ["zip", "legacy"]
 
 
 def write_torch_file(path: Path, payload: bytes, storage: bytes = b"", kind: str = "zip") -> Path:
-    """Puts a pickle, and one float storage under the key "0", into a file like torch.save's."""
+    """Writes a file like torch.save's with a pickle and one float storage under the key "0"."""
     if kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", payload)
@@ -36,7 +36,7 @@ def opcodes(value: object) -> bytes:
 
 
 def tensor_pickle(size, stride, offset=0, numel=4, function=b"ctorch._utils\n_rebuild_tensor_v2\n") -> bytes:
-    """A state dict {"x": tensor} assembled by hand, so that it can say what PyTorch would not."""
+    """The pickle of a state dict {"x": tensor}, assembled by hand so that it can be invalid."""
     storage = b"(" + opcodes("storage") + b"ctorch\nFloatStorage\n" + opcodes("0") + opcodes("cpu") + opcodes(numel)
     storage += b"tQ"
     arguments = b"(" + storage + opcodes(offset) + opcodes(size) + opcodes(stride) + b"\x89Nt"
@@ -45,7 +45,7 @@ def tensor_pickle(size, stride, offset=0, numel=4, function=b"ctorch._utils\n_re
 
 @pytest.mark.parametrize("suffix", ["", "_legacy"])
 @pytest.mark.parametrize("name", ["sean", "odd", "checkpoint"])
-def test_reads_what_pytorch_wrote(name, suffix):
+def test_reads_pytorch_files(name, suffix):
     tensors = weights.read(FIXTURES / f"{name}{suffix}.pth").tensors
     with np.load(FIXTURES / f"{name}.npz") as expected:
         assert list(tensors) == expected.files
@@ -58,7 +58,7 @@ def test_reads_what_pytorch_wrote(name, suffix):
             np.testing.assert_array_equal(tensors[key], want, err_msg=key, strict=True)
 
 
-def test_floating_point_becomes_float32_exactly():
+def test_floating_point_is_converted_exactly():
     tensors = weights.read(FIXTURES / "odd.pth").tensors
     assert {tensors[name].dtype for name in ("half", "bfloat16", "double")} == {np.dtype(np.float32)}
     assert tensors["half"][0, 0] == 1.5
@@ -68,12 +68,12 @@ def test_floating_point_becomes_float32_exactly():
     np.testing.assert_array_equal(tensors["transposed"], [[0, 3], [1, 4], [2, 5]])
 
 
-def test_of_several_networks_the_teacher_is_read():
+def test_the_teacher_is_read_from_several_networks():
     tensors = weights.read(FIXTURES / "checkpoint.pth").tensors
-    assert list(tensors) == ["weight", "bias"]  # neither the optimiser's nor with DataParallel's prefix
+    assert list(tensors) == ["weight", "bias"]  # not the optimiser's, and without DataParallel's prefix
 
 
-def test_names_of_older_pytorch_and_python_2(tmp_path):
+def test_reads_files_of_older_pytorch_and_python_2(tmp_path):
     payload = tensor_pickle((2, 2), (2, 1), function=b"ctorch._utils\n_rebuild_tensor\n")
     payload = payload.replace(opcodes("x"), b"U\x01x")  # a byte string, as Python 2 wrote
     storage = np.arange(4, dtype="<f4").tobytes()
@@ -99,7 +99,7 @@ class _Call:
         (builtins.exec, "open({!r}, 'w')", "builtins.exec"),
     ],
 )
-def test_a_call_is_refused_by_name_and_not_made(tmp_path, kind, function, code, name):
+def test_calls_are_refused_and_not_executed(tmp_path, kind, function, code, name):
     canary = tmp_path / "canary"
     # Protocol 4 keeps the names as they are; 2 would map builtins to Python 2's.
     payload = pickle.dumps({"weight": _Call(function, code.format(str(canary)))}, 4)
@@ -107,7 +107,7 @@ def test_a_call_is_refused_by_name_and_not_made(tmp_path, kind, function, code, 
     with pytest.raises(UserError, match=name):
         weights.read(path)
     assert not canary.exists()
-    pickle.loads(payload)  # the pickle does what it is meant to, where it may
+    pickle.loads(payload)  # Python's own unpickler does make the call
     assert canary.exists()
 
 
@@ -124,7 +124,7 @@ def test_a_call_is_refused_by_name_and_not_made(tmp_path, kind, function, code, 
         ("torch.nn.modules.linear", "Linear"),
     ],
 )
-def test_only_whole_known_names_are_found(tmp_path, kind, module, name):
+def test_only_names_on_the_allow_list_resolve(tmp_path, kind, module, name):
     payload = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93."
     with pytest.raises(UserError, match=f"{module}.{name}".replace(".", r"\.")):
         weights.read(write_torch_file(tmp_path / "evil.pth", payload, kind=kind))
@@ -141,16 +141,16 @@ def test_only_whole_known_names_are_found(tmp_path, kind, module, name):
     ],
 )
 @pytest.mark.parametrize("state", [{"__call__": 1, "_call": 1}, (None, {"_call": 1, "get": 1, "__len__": 1})])
-def test_a_pickle_cannot_alter_what_it_names(tmp_path, target, state):
+def test_a_pickle_cannot_modify_allowed_objects(tmp_path, target, state):
     payload = b"\x80\x02" + target + opcodes(state) + b"b."
     with pytest.raises(UserError, match="damaged"):
         weights.read(write_torch_file(tmp_path / "evil.pth", payload))
-    test_reads_what_pytorch_wrote("odd", "")
+    test_reads_pytorch_files("odd", "")
 
 
 def test_the_attributes_of_a_state_dict_are_dropped(tmp_path):
     payload = b"\x80\x02ccollections\nOrderedDict\n)R" + opcodes({"get": 1, "_metadata": {}}) + b"b."
-    with pytest.raises(UserError, match="not a state dict"):
+    with pytest.raises(UserError, match="expected a state dict"):
         weights.read(write_torch_file(tmp_path / "empty.pth", payload))
 
 
@@ -178,13 +178,13 @@ def test_a_whole_module_is_refused():
     ],
     ids=str,
 )
-def test_no_tensor_reaches_outside_its_storage(tmp_path, kind, tensor):
+def test_tensors_outside_their_storage_are_refused(tmp_path, kind, tensor):
     path = write_torch_file(tmp_path / "evil.pth", tensor_pickle(**tensor), b"\0" * 16, kind)
     with pytest.raises(UserError, match=r"evil\.pth is damaged"):
         weights.read(path)
 
 
-def test_the_last_element_is_inside(tmp_path):
+def test_a_tensor_may_end_at_the_end_of_its_storage(tmp_path):
     storage = np.arange(4, dtype="<f4").tobytes()
     path = write_torch_file(tmp_path / "good.pth", tensor_pickle((2, 2), (2, 1)), storage)
     np.testing.assert_array_equal(weights.read(path).tensors["x"], [[0, 1], [2, 3]])
@@ -203,7 +203,7 @@ def test_truncated_and_damaged_files_are_refused(tmp_path, name):
         weights.read(path)
 
 
-def test_a_changed_byte_never_raises_anything_else(tmp_path):
+def test_a_changed_byte_raises_only_user_errors(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("odd.pth", "odd_legacy.pth"):
         content = np.frombuffer((FIXTURES / name).read_bytes(), np.uint8)
@@ -239,8 +239,8 @@ def test_a_big_endian_file_is_refused(tmp_path):
         weights.read(path)
 
 
-def test_a_dictionary_inside_itself_comes_to_an_end(tmp_path):
+def test_a_dictionary_that_contains_itself_is_refused(tmp_path):
     tree: dict = {}
     tree["model"] = tree
-    with pytest.raises(UserError, match="not a state dict"):
+    with pytest.raises(UserError, match="expected a state dict"):
         weights.read(write_torch_file(tmp_path / "loop.pth", pickle.dumps(tree, 2)))

@@ -64,8 +64,11 @@ PARTS: dict[str, dict[str, study.Settings]] = {
     "diagnosis": {"sean": {}} | DIAGNOSIS,
     "precision": {"float32": {}, "bfloat16": {"precision": "bfloat16"}},
 }
-# Rows of the other parts that suffice at smoke scale.
-SMOKE_ROWS = ("lambda 0.1", "lambda 0.3", "tau 0", "tau 0.3", "sean", "no attention module")
+# Rows that suffice at smoke scale.
+SMOKE_ROWS = (
+    *("source_only", "sean", "oracle"),
+    *("lambda 0.1", "lambda 0.3", "tau 0", "tau 0.3", "no attention module"),
+)
 # Gain of adaptation: differences to the same network without it, seed by seed.
 PAIRS = [("sean", "source_only"), ("sean, reference", "source_only, reference")]
 # The oracle trained on images of dusk_train, so it gets no score there.
@@ -89,7 +92,7 @@ def main() -> None:
             choose_learning_rate(trainings)
             continue
         rows = PARTS[part]
-        if args.scale == "smoke" and part != "methods":
+        if args.scale == "smoke":
             rows = {row: rows[row] for row in SMOKE_ROWS if row in rows}
         seeds = args.seeds or ([0, 1, 2] if part == "methods" else [0])
         results = trainings.results(rows, seeds, {row: training(row) for row in rows})

@@ -37,6 +37,8 @@ def main() -> None:
     trainings = camvid.study(args, SCORED)
     drawn = {"source": "minicity_game", "source_dir": None, "target": camvid.DAY}
     rows = {row: {**drawn, **settings} if row != "oracle" else settings for row, settings in ROWS.items()}
+    if args.scale == "smoke":
+        rows = {row: rows[row] for row in day_to_dusk.SMOKE_ROWS if row in rows}
     names = {row: "minicity_to_day-" + row.replace(", ", "-") for row in rows}
     names["oracle"] = day_to_dusk.training("source_only")
     results = trainings.results(rows, args.seeds, names)

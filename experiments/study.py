@@ -158,6 +158,8 @@ def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[s
     """More lines for :func:`seeds_table`: one row minus another, seed by seed, which removes the seed spread."""
     lines = []
     for one, other in pairs:
+        if one not in results or other not in results:
+            continue
         for network in networks_of(results, one):
             if network not in networks_of(results, other):
                 continue

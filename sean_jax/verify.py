@@ -6,6 +6,7 @@ precision on every platform.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -19,8 +20,17 @@ PARITY = pathlib.Path(__file__).parent / "parity"
 
 
 def main() -> None:
+    verify(CASES.value or sorted(map(str, PARITY.glob("*.npz"))))
+
+
+def verify(paths: Sequence[str]) -> None:
+    """Recomputes cases and prints each quantity's error beside its bound.
+
+    Raises:
+      UserError: a case cannot be read, or an error exceeds its bound.
+    """
     failed = []
-    for path in CASES.value or sorted(map(str, PARITY.glob("*.npz"))):
+    for path in paths:
         case = load_case(path)
         print(f"{path}: {case.num_classes} classes, batch {case.batch_size}, {case.height}x{case.width} pixels")
         print(f"  {'quantity':<44}{'largest error':>14}{'bound':>10}")

@@ -50,3 +50,10 @@ def camvid(root: pathlib.Path) -> pathlib.Path:
             label.parent.mkdir(exist_ok=True)
             Image.fromarray(ids).save(label)
     return root
+
+
+def load_image(path) -> Image.Image:
+    """An image file, read and closed."""
+    with Image.open(path) as image:
+        image.load()
+    return image

@@ -3,6 +3,7 @@
 import commands
 import numpy as np
 import pytest
+import streets
 from PIL import Image
 
 from sean_jax import api
@@ -16,19 +17,19 @@ def network(finished):
 
 
 @pytest.fixture(scope="module")
-def photo(session_dir):
-    return next((session_dir / "cityscapes/leftImg8bit/val").rglob("*.png"))
+def photo(roads):
+    return next((roads["target_dir"] / "leftImg8bit/val").rglob("*.png"))
 
 
 @pytest.mark.parametrize("native_size", [False, True])
 def test_the_classes_are_those_that_predict_writes(finished, photo, tmp_path, native_size):
     flags = {"workdir": finished, "input": photo, "output": tmp_path / "out", "native_size": native_size}
     assert commands.run(tmp_path / "output", "predict", optimized=False, **flags).code == 0
-    written = np.asarray(Image.open(tmp_path / "out" / photo.name))
+    written = np.asarray(streets.load_image(tmp_path / "out" / photo.name))
     network = api.load(finished, native_size=native_size)
-    array = np.asarray(Image.open(photo))
+    array = np.asarray(streets.load_image(photo))
     assert array.shape[:2] not in ((16, 32), array.shape[1::-1])  # of another size than the training's, and not square
-    for image in (array, Image.open(photo), Image.open(photo).convert("RGBA")):
+    for image in (array, streets.load_image(photo), streets.load_image(photo).convert("RGBA")):
         classes, maps = network(image)
         np.testing.assert_array_equal(classes, written)
         assert classes.dtype == np.uint8
@@ -39,17 +40,19 @@ def test_the_classes_are_those_that_predict_writes(finished, photo, tmp_path, na
 
 
 def test_a_result_of_another_size(network, photo):
-    classes, maps = network(Image.open(photo), size=(20, 50))
+    classes, maps = network(streets.load_image(photo), size=(20, 50))
     assert classes.shape == maps["attention"].shape == (20, 50)
 
 
 def test_a_photograph_on_its_side_is_turned(network, photo, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
-    image = Image.open(photo)
+    image = streets.load_image(photo)
     image.save(tmp_path / "turned.png", exif=exif)
     upright = np.rot90(np.asarray(image), -1)
-    np.testing.assert_array_equal(network(Image.open(tmp_path / "turned.png")).classes, network(upright).classes)
+    np.testing.assert_array_equal(
+        network(streets.load_image(tmp_path / "turned.png")).classes, network(upright).classes
+    )
 
 
 def test_a_weights_file_is_as_good_as_the_run_that_it_is_from(finished, photo, tmp_path):
@@ -57,10 +60,10 @@ def test_a_weights_file_is_as_good_as_the_run_that_it_is_from(finished, photo, t
     flags = {"input": finished, "output": file, "network": "student"}
     assert commands.run(tmp_path / "output", "port_weights", **flags).code == 0
     of_file, of_run, other = api.load(file), api.load(finished, "student"), api.load(str(finished), "teacher")
-    maps = [network(Image.open(photo)).maps["attention"] for network in (of_file, of_run, other)]
+    maps = [network(streets.load_image(photo)).maps["attention"] for network in (of_file, of_run, other)]
     np.testing.assert_array_equal(maps[0], maps[1])
     assert np.abs(maps[0] - maps[2]).max() > 0
-    np.testing.assert_array_equal(of_file(Image.open(photo)).classes, of_run(Image.open(photo)).classes)
+    np.testing.assert_array_equal(of_file(streets.load_image(photo)).classes, of_run(streets.load_image(photo)).classes)
 
 
 @pytest.mark.parametrize(

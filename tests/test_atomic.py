@@ -97,7 +97,8 @@ def test_the_temporary_name_keeps_the_suffix(tmp_path):
         np.save(temporary, np.arange(3))
     with atomic.replacing(tmp_path / "a.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr("x", "y")
-    assert Image.open(tmp_path / "a.b.png").size == (2, 2)
+    with Image.open(tmp_path / "a.b.png") as image:
+        assert image.size == (2, 2)
     assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
     assert zipfile.ZipFile(tmp_path / "a.zip").read("x") == b"y"
     assert sorted(os.listdir(tmp_path)) == ["a.b.png", "a.npy", "a.zip"]

@@ -42,15 +42,15 @@ def test_predictions_reproduce_the_confusion_matrix(predict, tmp_path, roads, fi
             assert picture.mode == "P"
             assert tuple(picture.getpalette()[:57]) == tuple(np.ravel(PALETTE))
             classes = np.asarray(picture)
-        ids = np.asarray(Image.open(f"{stem}_labelIds.png"))
+        ids = np.asarray(streets.load_image(f"{stem}_labelIds.png"))
         np.testing.assert_array_equal(ids, np.array(streets.LABEL_IDS)[classes])
         image = np.asarray(
-            Image.open(str(stem).replace(str(tmp_path / "out"), str(folder / "leftImg8bit/val")) + ".png")
+            streets.load_image(str(stem).replace(str(tmp_path / "out"), str(folder / "leftImg8bit/val")) + ".png")
         )
         blended = visualize.overlay(image, visualize.colorize(classes, PALETTE))
-        np.testing.assert_array_equal(np.asarray(Image.open(f"{stem}_overlay.png")), blended)
-        assert Image.open(f"{stem}_attention.png").size == image.shape[1::-1]
-        truth = np.asarray(Image.open(label_file))
+        np.testing.assert_array_equal(np.asarray(streets.load_image(f"{stem}_overlay.png")), blended)
+        assert streets.load_image(f"{stem}_attention.png").size == image.shape[1::-1]
+        truth = np.asarray(streets.load_image(label_file))
         for raw, predicted in zip(truth.ravel(), classes.ravel(), strict=True):
             if raw in streets.LABEL_IDS:
                 matrix[streets.LABEL_IDS.index(raw), predicted] += 1
@@ -72,7 +72,8 @@ def test_images_of_any_size_and_kind(predict, tmp_path):
     result = predict("--native_size", input=folder)
     assert (result.code, result.said()) == (0, [])
     found = {
-        str(path.relative_to(tmp_path / "out")): Image.open(path).size for path in (tmp_path / "out").rglob("*.png")
+        str(path.relative_to(tmp_path / "out")): streets.load_image(path).size
+        for path in (tmp_path / "out").rglob("*.png")
     }
     assert found == {"least.png": (16, 16), "deep/grey.v2.png": (37, 21), "clear.png": (33, 17), "turned.png": (24, 40)}
 

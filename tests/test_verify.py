@@ -4,57 +4,49 @@ import commands
 import numpy as np
 import pytest
 from commands import assert_refused
+from conftest import SHARED
 
-pytestmark = pytest.mark.xdist_group("verify")  # they share compiled programs
+from sean_jax import verify
+from sean_jax.errors import UserError
+from sean_jax.ops import implementation, winograd
+from sean_jax.verify import PARITY
 
-CASES = ("gta5_64x128.npz", "synthia_72x104.npz")
+(SHIPPED,) = PARITY.glob("*.npz")
 
 
-def test_shared_cases_agree(shared, session_dir, tmp_path):
-    words = [f"--case={shared / 'parity' / name}" for name in CASES]
-    result = commands.run(tmp_path / "output", "verify", *words)
+def test_a_case_agrees_as_users_run_it(session_dir, tmp_path):
+    """Runs a shared case that is not in the package, or the shipped one where there is none."""
+    shared = SHARED / "parity/synthia_72x104.npz"
+    path = shared if shared.exists() else SHIPPED
+    result = commands.run(tmp_path / "output", "verify", case=path)
     assert (result.code, result.said()) == (0, [])
     assert "all quantities agree" in result.stdout
-    for name in CASES:
-        with np.load(shared / "parity" / name) as case:
-            # The command prints each stored array except names and settings.
-            arrays = [key for key in case.files if case[key].ndim and key not in ("grad_names", "history")]
-        part = result.stdout.split(name)[1].split(".npz")[0]
-        assert all(f"  {key} " in part for key in [*arrays, "history, step 0", "history, later steps"])
     assert "OVER" not in result.stdout
+    with np.load(path) as case:
+        # The command prints each stored array except names and settings.
+        arrays = [key for key in case.files if case[key].ndim and key not in ("grad_names", "history")]
+    assert all(f"  {key} " in result.stdout for key in [*arrays, "history, step 0", "history, later steps"])
 
 
-def test_a_changed_value_in_the_shipped_case_is_found(session_dir, tmp_path):
-    """One array is changed by 3e-4; all other quantities still agree."""
-    from sean_jax.verify import PARITY
+def test_tiles_in_every_layer_agree_and_a_changed_value_is_found(tmp_path, monkeypatch, capsys):
+    """The shipped case, with one array changed by 3e-4 and Winograd tiles in all layers of trunk and head.
 
-    (shipped,) = PARITY.glob("*.npz")
-    with np.load(shipped) as case:
+    The size of the input would select tiles for fewer layers.
+    """
+    with np.load(SHIPPED) as case:
         arrays = dict(case)
     arrays["teacher_attention"] = arrays["teacher_attention"] * 1.0003
     np.savez(tmp_path / "changed.npz", **arrays)
-    result = commands.run(tmp_path / "output", "verify", case=tmp_path / "changed.npz")
-    assert_refused(result, "verify", "1 quantities differ", "teacher_attention", "changed.npz")
-    over = [line.split()[0] for line in result.stdout.splitlines() if line.endswith("OVER")]
-    assert over == ["teacher_attention"]
-    assert "3.0e-04" in result.stdout
-
-
-def test_winograd_tiles_in_every_layer_agree(monkeypatch):
-    """Uses Winograd tiles in all layers of the backbone; the size of the input would select fewer."""
-    from sean_jax.ops import implementation, winograd
-    from sean_jax.parity.compare import compare
-    from sean_jax.parity.reference import load_case
-    from sean_jax.verify import PARITY
-
     monkeypatch.setenv(implementation.VARIABLE, "cpu")
     tiled = []
     monkeypatch.setattr(winograd, "best_tile", lambda *shape, **_: tiled.append(shape) or 4)
-    (shipped,) = PARITY.glob("*.npz")
-    checks = list(compare(load_case(str(shipped))))
-    assert len(checks) > 20
+    with pytest.raises(UserError, match=r"1 quantities differ .*teacher_attention of .*changed\.npz"):
+        verify.verify([str(tmp_path / "changed.npz")])
     assert len({shape for shape, _ in tiled}) > 15
-    assert [check.quantity for check in checks if not check.passed] == []
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) > 20
+    assert [line.split()[0] for line in printed if line.endswith("OVER")] == ["teacher_attention"]
+    assert any("3.0e-04" in line for line in printed)
 
 
 def damage_nothing(path):
@@ -94,10 +86,7 @@ DAMAGES = (damage_nothing, damage_all, damage_end, damage_middle, keep_one, lose
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_broken_case_is_reported_in_one_line(session_dir, tmp_path, damage):
-    from sean_jax.verify import PARITY
-
-    (shipped,) = PARITY.glob("*.npz")
     path = tmp_path / "case.npz"
-    path.write_bytes(shipped.read_bytes())
+    path.write_bytes(SHIPPED.read_bytes())
     damage(path)
     assert_refused(commands.run(tmp_path / "output", "verify", case=path), "verify", "case.npz", "parity case")

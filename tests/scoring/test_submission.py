@@ -49,7 +49,7 @@ def test_a_submission_is_what_the_server_takes(tmp_path, predict):
     file = tmp_path / "submission.zip"
     result = predict(tmp_path / "test", cityscapes_submission=file)
     assert result.code == 0, result.stderr
-    assert "the server wants all 1525 test images; these are 2" in result.stderr
+    assert "the server expects all 1525 test images, not 2" in result.stderr
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["submission.zip"]
     label_ids = {i for i, name in DATASETS["cityscapes"].label_ids.items() if name in CITYSCAPES_CLASSES}
     with zipfile.ZipFile(file) as archive:

@@ -2,11 +2,12 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 
@@ -17,22 +18,18 @@ FIXTURES = Path(__file__).parent / "fixtures"
 ROOT = Path(__file__).parents[2]
 
 
-def command(*arguments, **options):
-    line = [sys.executable, "-m", "sean_jax.port_weights", *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options)
+def command(*arguments, **options) -> commands.Result:
+    with tempfile.TemporaryDirectory() as folder:
+        return commands.run(Path(folder), "port_weights", *map(str, arguments), **options)
 
 
 def assert_refused(result, *parts, code=1):
-    assert result.returncode == code
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("sean_jax.port_weights: ")
-    for part in parts:
-        assert part in result.stderr
+    commands.assert_refused(result, "port_weights", *parts, code=code)
 
 
 def test_sean_is_ported_without_changes(tmp_path):
     result = command(f"--input={FIXTURES / 'sean_legacy.pth'}", f"--output={tmp_path / 'out.npz'}")
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.code, result.stderr) == (0, "")
     assert "loaded (39): features.0.weight" in result.stdout
     assert "missing (0): none" in result.stdout
     assert "unexpected (0): none" in result.stdout
@@ -124,16 +121,12 @@ def test_both_flags_are_required():
 
 @pytest.mark.parametrize("output", ["out.safetensors", "out.npz"])
 def test_a_full_disk_leaves_no_files(tmp_path, output):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-
     arguments = (f"--input={FIXTURES / 'sean.pth'}", f"--output={tmp_path / output}")
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    assert_refused(command(*arguments, preexec_fn=limit, env=environment), "cannot write", "free space")
+    assert_refused(command(*arguments, file_limit=2000), "cannot write", "free space")
     assert os.listdir(tmp_path) == []
-    assert command(*arguments).returncode == 0
+    assert command(*arguments).code == 0
     before = (tmp_path / output).read_bytes()
-    assert_refused(command(*arguments, preexec_fn=limit, env=environment), "cannot write")
+    assert_refused(command(*arguments, file_limit=2000), "cannot write")
     assert os.listdir(tmp_path) == [output]
     assert (tmp_path / output).read_bytes() == before
 

@@ -49,7 +49,8 @@ def test_pixels_equal_pillows(tmp_path, labels):
         assert record["name"] == example.name
         expected = Image.open(example.image).convert("RGB").resize((30, 16), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(decode(record["image"]), np.asarray(expected))
-        label = Image.open(str(example.label))
+        with Image.open(str(example.label)) as label:
+            label.load()
         if labels == "none":
             assert "label" not in record
         else:

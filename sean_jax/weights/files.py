@@ -119,11 +119,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    archive = np.load(path, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("a single array")
-    with archive:
-        tensors = {name: archive[name] for name in archive.files}
+    with path.open("rb") as file:  # NumPy does not close a damaged file that it opened itself
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with archive:
+            tensors = {name: archive[name] for name in archive.files}
     metadata = tensors.pop(_NPZ_METADATA, None)
     return tensors, _parse(None if metadata is None else metadata.item())
 

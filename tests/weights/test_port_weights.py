@@ -2,11 +2,11 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 
@@ -17,9 +17,9 @@ FIXTURES = Path(__file__).parent / "fixtures"
 ROOT = Path(__file__).parents[2]
 
 
-def command(*arguments, **options):
+def command(*arguments):
     line = [sys.executable, "-m", "sean_jax.port_weights", *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 def assert_refused(result, *parts, code=1):
@@ -124,18 +124,20 @@ def test_both_flags_are_required():
 
 @pytest.mark.parametrize("output", ["out.safetensors", "out.npz"])
 def test_a_full_disk_leaves_no_files(tmp_path, output):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    file = tmp_path / "out" / output
+    file.parent.mkdir()
 
-    arguments = (f"--input={FIXTURES / 'sean.pth'}", f"--output={tmp_path / output}")
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    assert_refused(command(*arguments, preexec_fn=limit, env=environment), "cannot write", "free space")
-    assert os.listdir(tmp_path) == []
-    assert command(*arguments).returncode == 0
-    before = (tmp_path / output).read_bytes()
-    assert_refused(command(*arguments, preexec_fn=limit, env=environment), "cannot write")
-    assert os.listdir(tmp_path) == [output]
-    assert (tmp_path / output).read_bytes() == before
+    def port(file_limit=None):
+        flags = {"input": FIXTURES / "sean.pth", "output": file}
+        return commands.run(tmp_path / "log", "port_weights", file_limit=file_limit, **flags)
+
+    commands.assert_refused(port(2000), "port_weights", "cannot write", "free space")
+    assert os.listdir(file.parent) == []
+    assert port().code == 0
+    before = file.read_bytes()
+    commands.assert_refused(port(2000), "port_weights", "cannot write")
+    assert os.listdir(file.parent) == [output]
+    assert file.read_bytes() == before
 
 
 def test_porting_a_file_imports_neither_pytorch_nor_tensorflow(tmp_path):

@@ -95,8 +95,8 @@ class _Call:
     ("function", "code", "name"),
     [
         (os.system, "touch {}", f"{os.name}.system"),
-        (builtins.eval, "open({!r}, 'w')", "builtins.eval"),
-        (builtins.exec, "open({!r}, 'w')", "builtins.exec"),
+        (builtins.eval, "open({!r}, 'w').close()", "builtins.eval"),
+        (builtins.exec, "open({!r}, 'w').close()", "builtins.exec"),
     ],
 )
 def test_calls_are_refused_and_not_executed(tmp_path, kind, function, code, name):

@@ -48,7 +48,9 @@ def test_losses_are_means_over_the_global_batch(resolution):
     probs = [jax.nn.softmax(at_resolution(x.logits)) for x in (seen, taught)]
     kept = at_resolution(taught.maps["attention"][..., None])[..., 0] > threshold
     distance = ((probs[0] - probs[1]) ** 2).sum(-1)
-    np.testing.assert_allclose(metrics["train/loss_consistency"], np.mean(distance * np.asarray(kept)), rtol=1e-4)
+    np.testing.assert_allclose(
+        metrics["train/loss_consistency"], np.mean(np.asarray(distance) * np.asarray(kept)), rtol=1e-4
+    )
     np.testing.assert_allclose(metrics["train/kept_pixels"], kept.mean(), rtol=1e-6)
 
 

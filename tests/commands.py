@@ -51,7 +51,7 @@ class Command:
         devices: int = 1,
         file_limit: int | None = None,
         fresh: bool = False,
-        optimized: bool = True,
+        optimized: bool = False,
         **flags: object,
     ):
         """Starts the command.
@@ -63,7 +63,7 @@ class Command:
           devices: number of CPU devices.
           file_limit: largest size of a file in bytes, which simulates a full disk.
           fresh: whether to start a new Python process.
-          optimized: whether to compile with all of XLA's optimisations.
+          optimized: whether to compile with all of XLA's optimisations, as users do.
           **flags: flags by name.
         """
         folder.mkdir(parents=True, exist_ok=True)

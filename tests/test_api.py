@@ -24,7 +24,7 @@ def photo(roads):
 @pytest.mark.parametrize("native_size", [False, True])
 def test_the_classes_are_those_that_predict_writes(finished, photo, tmp_path, native_size):
     flags = {"workdir": finished, "input": photo, "output": tmp_path / "out", "native_size": native_size}
-    assert commands.run(tmp_path / "output", "predict", optimized=False, **flags).code == 0
+    assert commands.run(tmp_path / "output", "predict", **flags).code == 0
     written = np.asarray(streets.load_image(tmp_path / "out" / photo.name))
     network = api.load(finished, native_size=native_size)
     array = np.asarray(streets.load_image(photo))

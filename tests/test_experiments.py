@@ -22,7 +22,7 @@ def experiment(session_dir, runs):
     """Runs a script at smoke scale with one seed."""
 
     def start(name: str, *words: str, **flags) -> Result:
-        result = run(session_dir / "output", name, *words, optimized=False, scale="smoke", seeds=0, runs=runs, **flags)
+        result = run(session_dir / "output", name, *words, scale="smoke", seeds=0, runs=runs, **flags)
         assert (result.code, result.said()) == (0, []), result.stderr[-2000:]
         return result
 

@@ -48,7 +48,9 @@ def train(tmp_path, roads):
 def test_readme_command_at_small_scale(session_dir, tmp_path):
     """Draws and prepares the bundled data set on first use, in a new Python process."""
     flags = {"width_multiplier": 1 / 32, "height": 16, "width": 32, "steps": 4, "eval_every": 2, "save_every": 1}
-    result = commands.run(tmp_path / "output", "train", workdir=tmp_path / "run", log_every=3, fresh=True, **flags)
+    result = commands.run(
+        tmp_path / "output", "train", workdir=tmp_path / "run", log_every=3, fresh=True, optimized=True, **flags
+    )
     assert (result.code, result.said()) == (0, [])  # progress bars, but no messages of libraries
     assert "100%" in result.stderr
     workdir = tmp_path / "run"

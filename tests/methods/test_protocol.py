@@ -20,6 +20,8 @@ from sean_jax.run.plan import plan
 from sean_jax.run.trained import open_network
 from sean_jax.training.parallel import AXIS
 
+pytestmark = pytest.mark.xdist_group("protocol")  # the tests share compiled programs
+
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):

@@ -94,6 +94,8 @@ def main() -> None:
         rows = PARTS[part]
         if args.scale == "smoke":
             rows = {row: rows[row] for row in SMOKE_ROWS if row in rows}
+            if not rows:
+                continue
         seeds = args.seeds or ([0, 1, 2] if part == "methods" else [0])
         results = trainings.results(rows, seeds, {row: training(row) for row in rows})
         file = out.with_name(f"{out.name}_{part}")

@@ -1,7 +1,7 @@
 """Fixtures of all tests, which see four CPU devices. Tests of commands share tiny data sets and a finished run.
 
 Most of the time goes to compilation, so tests compile without XLA's expensive passes and share compiled programs.
-A few tests of commands use all passes, as users do. JAX promotes neither types nor ranks.
+The README's command uses all passes, as it does for users. JAX promotes neither types nor ranks.
 """
 
 # ruff: noqa: E402 (the environment comes before what reads it)

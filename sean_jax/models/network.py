@@ -94,7 +94,7 @@ class Network(abc.ABC):
 
     def abstract_params(self) -> Params:
         """Shapes and types of the parameters; nothing is computed."""
-        return jax.eval_shape(self._init, jax.random.key(0))
+        return _abstract_params(self)
 
     def _init(self, key: jax.Array) -> Params:
         trunk_key, head_key = jax.random.split(key)
@@ -107,6 +107,11 @@ class Network(abc.ABC):
         PyTorch's optimisers skip parameters without a gradient, weight decay included, and so must ours.
         """
         return jax.tree.map(lambda _: True, params)
+
+
+@functools.cache
+def _abstract_params(network: Network) -> Params:
+    return jax.eval_shape(network._init, jax.random.key(0))
 
 
 @functools.cache  # so that runs of equal networks, in one process, share the compiled program

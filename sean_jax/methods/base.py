@@ -22,7 +22,8 @@ class Reads(NamedTuple):
     Attributes:
       target: whether it reads target images.
       target_extras: arrays stored beside the prepared target, one entry an image; in the batch as ``target_NAME``.
-      source_statistics: whether it needs the share of each class in each source image, given to :meth:`Method.prepare`.
+      source_statistics: whether it needs the share of each class in each source image; see
+        :meth:`Method.with_source_shares`.
     """
 
     target: bool = True
@@ -94,6 +95,17 @@ class Method(flax.struct.PyTreeNode):
           params: initial parameters of the network.
         """
         raise NotImplementedError
+
+    def with_source_shares(self, state: TrainState, shares: jax.Array) -> TrainState:
+        """The state at step 0 with what the method keeps of the source's statistics, in ``memory``.
+
+        Called once, if :class:`Reads` asks for them. The structure of the state does not change.
+
+        Args:
+          shares: float32 ``[source images, classes]``, the share of each class among all pixels of the image.
+        """
+        del shares
+        return state
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         """One training step with all its updates, pure, under ``pmap`` over the axis :data:`AXIS`.

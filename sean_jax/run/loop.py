@@ -15,6 +15,7 @@ from sean_jax import weights
 from sean_jax.data.dataset import label_map
 from sean_jax.data.pipeline import check_loader, training_batches
 from sean_jax.data.prepared import PreparedSet
+from sean_jax.data.statistics import class_shares
 from sean_jax.errors import UserError
 from sean_jax.methods import Method, TrainState
 from sean_jax.run import directory
@@ -72,7 +73,7 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
     data = _fingerprints(plan, inputs)
     if leader:
         directory.check_data(workdir, data)
-    initial = None if directory.exists(workdir) else _initial_state(plan, method, say)
+    initial = None if directory.exists(workdir) else _initial_state(plan, method, inputs, say)
     if leader:
         directory.create(workdir, plan.experiment, data)
     if jax.process_count() > 1:
@@ -121,7 +122,7 @@ def _fit(
         state = checkpoints.restore(restored_step, abstract_state(method))
         say(f"resuming from step {restored_step} of {config.steps}")
     else:
-        state = initial if initial is not None else _initial_state(plan, method, say)
+        state = initial if initial is not None else _initial_state(plan, method, inputs, say)
         if leader:
             directory.write_parameters(workdir, state.params)
 
@@ -139,6 +140,7 @@ def _fit(
         seed=config.seed,
         start_step=restored_step,
         stop_step=config.steps,
+        target_extras=method.READS.target_extras,
         loader=config.loader,
         host_index=jax.process_index(),
         host_count=jax.process_count(),
@@ -206,7 +208,7 @@ def _headline(plan: Plan, devices: Devices) -> str:
     )
 
 
-def _initial_state(plan: Plan, method: Method, say: Say) -> TrainState:
+def _initial_state(plan: Plan, method: Method, inputs: Inputs, say: Say) -> TrainState:
     config, rng = plan.experiment.config, jax.random.key(plan.experiment.config.seed)
     params = method.network.init_params(purpose_key(rng, "init"))
     if plan.initial_weights is None:
@@ -217,7 +219,12 @@ def _initial_state(plan: Plan, method: Method, say: Say) -> TrainState:
         say(f"{config.init_weights}: {report}")
         for difference in weights_differences(plan.initial_weights, plan.experiment):
             say(f"warning: these weights come from a different network: {difference}")
-    return method.init(purpose_key(rng, "method_init"), params)
+    state = method.init(purpose_key(rng, "method_init"), params)
+    if not method.READS.source_statistics:
+        return state
+    space = plan.experiment.label_space
+    shares = class_shares(inputs.source, label_map(plan.source, space), space.num_classes)
+    return method.with_source_shares(state, jnp.asarray(shares, jnp.float32))
 
 
 def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None) -> dict[str, float]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sean_jax.methods.base import Batch, Method, Metrics, Params, Stage, TrainState, sum_over_devices
+from sean_jax.methods.base import Batch, Method, Metrics, Params, Reads, Stage, TrainState, sum_over_devices
 from sean_jax.settings import setting, settings
 from sean_jax.training import optimizers
 from sean_jax.training.losses import count_labelled, segmentation_loss
@@ -26,6 +26,7 @@ class Alternating(Method):
 
     Settings: ClassVar[type] = AlternatingSettings
     STAGES: ClassVar = {"source": Stage({"method": "source_only", "steps": 2}, gives="init_weights")}
+    READS: ClassVar[Reads] = Reads(source_statistics=True)
     ACCUMULATES: ClassVar[bool] = False
 
     def init(self, key: jax.Array, params: Params) -> TrainState:
@@ -33,7 +34,13 @@ class Alternating(Method):
         networks = {"network": jax.tree.map(jnp.array, params)}
         networks["discriminator"] = {"weight": 1e-2 * jax.random.normal(key, features.shape[-1:])}
         opt_state = {name: self.tx().init(params) for name, params in networks.items()}
-        return TrainState(step=jnp.int32(0), params=networks, opt_state=opt_state, memory=jnp.float32(0))
+        return TrainState(step=jnp.int32(0), params=networks, opt_state=opt_state, memory=self.empty_memory())
+
+    def empty_memory(self) -> dict[str, jax.Array]:
+        return {"accuracy": jnp.float32(0), "class_shares": jnp.zeros(self.network.num_classes)}
+
+    def with_source_shares(self, state: TrainState, shares: jax.Array) -> TrainState:
+        return state.replace(memory=state.memory | {"class_shares": shares.mean(0)})
 
     def tx(self) -> optax.GradientTransformation:
         return optimizers.make_optimizer(self.optimizer)
@@ -44,7 +51,7 @@ class Alternating(Method):
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         state, accuracy = self.update_discriminator(state, batch)
         state, metrics = self.update_network(state, batch)
-        memory = 0.9 * state.memory + 0.1 * accuracy
+        memory = state.memory | {"accuracy": 0.9 * state.memory["accuracy"] + 0.1 * accuracy}
         return state.replace(step=state.step + 1, memory=memory), metrics | {"train/domain_accuracy": accuracy}
 
     def update_discriminator(self, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
@@ -91,3 +98,14 @@ class Alternating(Method):
     def mean(self, values: jax.Array) -> jax.Array:
         """This device's share of the mean over the global batch."""
         return values.sum() / sum_over_devices(jnp.float32(values.size))
+
+
+class Weighted(Alternating):
+    """Reads a number that is stored beside each target image."""
+
+    STAGES: ClassVar = {}
+    READS: ClassVar[Reads] = Reads(target_extras=("weight",))
+
+    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        state, metrics = super().step(state, batch, rng)
+        return state, metrics | {"train/weight": sum_over_devices(self.mean(batch["target_weight"]))}

@@ -1,6 +1,7 @@
 """Tests the method protocol with a method outside the package that has its own networks, optimisers and a stage."""
 
 import functools
+import io
 import json
 import shutil
 
@@ -10,13 +11,19 @@ import numpy as np
 import pytest
 import steps
 import test_all_methods
-from alternating import Alternating
+from alternating import Alternating, Weighted
+from PIL import Image
 
+from sean_jax.data.catalogue import DATASETS
+from sean_jax.data.dataset import label_map
+from sean_jax.data.label_spaces import LABEL_SPACES
+from sean_jax.data.pipeline import TARGET_DOMAIN, example_at
+from sean_jax.data.prepared import write_extra
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS
 from sean_jax.run import stages
 from sean_jax.run.checkpoints import read_state
-from sean_jax.run.plan import plan
+from sean_jax.run.plan import plan, prepare_training
 from sean_jax.run.trained import open_network
 from sean_jax.training.parallel import AXIS
 
@@ -26,6 +33,11 @@ pytestmark = pytest.mark.xdist_group("protocol")  # the tests share compiled pro
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setitem(METHODS, "alternating", Alternating)
+    monkeypatch.setitem(METHODS, "weighted", Weighted)
+
+
+def _flags(roads, method: str) -> dict:
+    return {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()} | {"method": method}
 
 
 @pytest.mark.parametrize(
@@ -54,8 +66,7 @@ def test_each_update_changes_only_its_own_network():
 
 
 def test_a_run_trains_its_stage_resumes_bitwise_and_is_scored(roads, tmp_path):
-    given = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()} | {"method": "alternating"}
-    given |= {"steps": 3, "eval_every": 3}
+    given = _flags(roads, "alternating") | {"steps": 3, "eval_every": 3}
     whole = tmp_path / "whole"
     assert stages.train(given, whole)
     stage = json.loads((whole / "stages/source/config.json").read_text())["settings"]
@@ -74,11 +85,41 @@ def test_a_run_trains_its_stage_resumes_bitwise_and_is_scored(roads, tmp_path):
 
 def test_the_method_starts_from_its_stage(roads, tmp_path):
     """With learning rates of zero the network stays as the stage trained it."""
-    given = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()} | {"method": "alternating"}
+    given = _flags(roads, "alternating")
     given |= {"steps": 1, "learning_rate": 0.0, "discriminator_learning_rate": 0.0, "weight_decay": 0.0}
     assert stages.train(given | {"eval_split": "none"}, tmp_path / "run")
     stage = open_network(str(tmp_path / "run/stages/source")).params
     assert steps.same_bits(open_network(str(tmp_path / "run")).params, stage)
+
+
+def test_source_statistics_reach_the_state(roads, tmp_path):
+    """The mean share of each class over the source images, as counted from the label files."""
+    given = _flags(roads, "alternating") | {"steps": 1, "eval_split": "none"}
+    source, _ = prepare_training(plan(given), reads_target=False, progress=False)
+    table = label_map(DATASETS["gta5"], LABEL_SPACES["19"])
+    labels = [table[np.asarray(Image.open(io.BytesIO(source.read(i)["label"])))] for i in range(len(source))]
+    expected = np.mean([[(label == c).mean() for c in range(19)] for label in labels], axis=0)
+    assert stages.train(given | {"init_weights": str(_stage(given, tmp_path))}, tmp_path / "run")
+    np.testing.assert_allclose(read_state(tmp_path / "run").memory["class_shares"], expected, rtol=1e-5)
+
+
+def _stage(given, folder):
+    assert stages.train(given | {"method": "source_only"}, folder / "source")
+    return folder / "source"
+
+
+def test_arrays_beside_the_target_reach_the_step(roads, tmp_path):
+    given = _flags(roads, "weighted") | {"steps": 1, "eval_split": "none", "data_dir": str(tmp_path / "data")}
+    _, target = prepare_training(plan(given), reads_target=True, progress=False)
+    assert target is not None
+    with pytest.raises(UserError, match="weight"):
+        stages.train(given, tmp_path / "run")
+    weights = np.arange(1, len(target) + 1, dtype=np.float32)
+    write_extra(target, "weight", weights)
+    assert stages.train(given, tmp_path / "run")
+    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    drawn = [example_at(position, 0, TARGET_DOMAIN, len(target)) for position in range(2)]
+    assert json.loads(line)["train/weight"] == pytest.approx(weights[drawn].mean())
 
 
 def test_unsupported_accumulation_is_refused(roads):

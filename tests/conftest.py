@@ -79,6 +79,20 @@ def finished(session_dir, roads) -> pathlib.Path:
     return workdir
 
 
+@pytest.fixture(scope="session")
+def on_two_devices(session_dir, roads) -> pathlib.Path:
+    """The directory of the same run on two devices; do not write to it."""
+    workdir = session_dir / "on_two_devices"
+    with lock(session_dir / "on_two_devices.lock"):
+        if not workdir.is_dir():
+            training = session_dir / "training_on_two_devices"
+            result = commands.run(session_dir / "output", "train", workdir=training, devices=2, **roads)
+            assert (result.code, result.said()) == (0, [])
+            assert "batch 2 on 2 of 2 cpu device(s)" in result.stdout
+            training.rename(workdir)
+    return workdir
+
+
 @pytest.fixture
 def run_copy(finished, tmp_path) -> pathlib.Path:
     """A copy of the finished run, which a test may change."""

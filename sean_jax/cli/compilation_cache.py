@@ -11,6 +11,7 @@ import pathlib
 import platform
 import sys
 
+import jax
 from absl import flags
 
 ENABLED = flags.DEFINE_bool("compilation_cache", True, "keep compiled programs in the user's cache folder")
@@ -33,8 +34,6 @@ def enable() -> None:
     """Turns the cache on unless the flag says otherwise; if the folder cannot be made, prints one line and goes on."""
     if flags.FLAGS.is_parsed() and not ENABLED.value:  # experiments do not parse absl flags
         return
-    import jax
-
     if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # the user's
         return
     folder = default_folder()

@@ -70,7 +70,8 @@ class Command:
         own = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder))
         self._files = [own / "out", own / "err"]
         arguments = [f"--{key}={value}" for key, value in flags.items()] + list(words)
-        environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        xla_flags = "" if optimized else os.environ["SEAN_JAX_TEST_XLA_FLAGS"]
+        environment = {"XLA_FLAGS": f"{xla_flags} --xla_force_host_platform_device_count={devices}"}
         script = name.endswith(".py")
         module = str(ROOT / "experiments" / name) if script else f"sean_jax.{name}"
         settings = {"jax_disable_most_optimizations": not optimized}

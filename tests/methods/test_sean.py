@@ -54,6 +54,28 @@ def test_losses_are_means_over_the_global_batch(resolution):
     np.testing.assert_allclose(metrics["train/kept_pixels"], kept.mean(), rtol=1e-6)
 
 
+def test_gradients_are_those_of_equation_6():
+    """Against JAX's derivative of the loss as the paper states it, on one device."""
+    view, network, weight = views(batch()), builders.deeplab(CLASSES), 30.0
+    threshold = median_attention(view.teacher_target)
+    labels = jnp.asarray(view.source.label, jnp.int32)
+
+    def loss(student):
+        logits = network.predict(student, view.source.image).logits
+        log_probs = jax.nn.log_softmax(jax.image.resize(logits, (4, 32, 32, CLASSES), "bilinear"))
+        picked = jnp.take_along_axis(log_probs, jnp.where(labels == 255, 0, labels)[..., None], -1)[..., 0]
+        segmentation = -jnp.where(labels == 255, 0, picked).sum() / (labels != 255).sum().astype(jnp.float32)
+        taught = network.predict(teacher(), view.teacher_target)
+        probs = jax.nn.softmax(network.predict(student, view.student_target).logits)
+        distance = ((probs - jax.nn.softmax(taught.logits)) ** 2).sum(-1)
+        consistency = jnp.where(taught.maps["attention"] > threshold, distance, 0).mean()
+        return segmentation + weight * consistency
+
+    method = builders.method("sean", consistency_weight=weight, attention_threshold=threshold)
+    found, _ = gradients(method, params(), teacher(), view)
+    assert relative(found, jax.jit(jax.grad(loss))(params())) < 1e-4
+
+
 def test_the_teacher_gets_no_gradient():
     method = builders.method("sean", attention_threshold=0.0)
     split = jax.tree.map(lambda x: x[None], views(batch()))

@@ -110,3 +110,14 @@ def on_two_devices(session_dir, roads) -> pathlib.Path:
 def run_copy(finished, tmp_path) -> pathlib.Path:
     """A copy of the finished run, which a test may change."""
     return pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def train(tmp_path, roads):
+    """Runs the command with the flags of ``roads`` and changes; ``None`` omits a flag."""
+
+    def run(*words, **changes) -> commands.Result:
+        flags = roads | changes
+        return commands.run(tmp_path / "output", "train", *words, **{k: v for k, v in flags.items() if v is not None})
+
+    return run

@@ -1,0 +1,139 @@
+"""End-to-end tests of the command ``train``: resuming, and initial weights."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import commands
+import numpy as np
+import pytest
+from commands import Command, assert_refused
+from PIL import Image
+from rundirs import contents, same_state
+
+from sean_jax import weights
+from sean_jax.run.checkpoints import read_state
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_run_resumes_to_the_same_bits(finished, roads, tmp_path, number):
+    workdir = tmp_path / "run"
+    command = Command(tmp_path / "output", "train", workdir=workdir, **roads)
+    while command.running() and not list(workdir.glob("checkpoints/[0-9]")):
+        time.sleep(0.01)
+    command.send(number)
+    result = command.result()
+    if number == signal.SIGTERM:
+        assert (result.code, result.said()) == (0, [])
+    else:
+        # A killed process may leave lines after the restored step, an incomplete last line, and a picture.
+        with (workdir / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 7, "train/loss": 1.0}\n{"step": 8, "tr')
+    steps = sorted(int(path.name) for path in workdir.glob("checkpoints/[0-9]"))
+    assert steps
+    Image.new("RGB", (8, 8)).save(workdir / "pictures" / "step_000007.png")
+    again = commands.run(tmp_path / "output", "train", workdir=workdir, **roads)
+    assert (again.code, again.said()) == (0, [])
+    assert "resuming from step" in again.stdout
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (workdir / "evaluation.json").read_bytes() == (finished / "evaluation.json").read_bytes()
+    assert same_state(workdir, finished)
+    names = sorted(path.name for path in (workdir / "pictures").iterdir())
+    assert names == ["step_000002.png", "step_000004.png"]
+
+
+def test_a_finished_run_shows_its_table_again_and_changes_nothing(run_copy, train):
+    before = contents(run_copy)
+    result = train(workdir=run_copy)
+    assert (result.code, result.said()) == (0, [])
+    assert "mean IoU" in result.stdout
+    assert contents(run_copy) == before
+
+
+def test_a_different_configuration_is_refused_with_its_settings(run_copy, train):
+    before = contents(run_copy)
+    result = train(workdir=run_copy, steps=5, seed=3)
+    assert_refused(result, "train", "seed: 0 → 3", "steps: 4 → 5", "another --workdir")
+    assert contents(run_copy) == before
+    assert train(workdir=run_copy, loader="grain").code == 0  # paths and the loader may differ
+
+
+def test_different_data_are_refused(run_copy, train):
+    """A changed description, for example, may give the classes other ids without changing settings or label space."""
+    config = json.loads((run_copy / "config.json").read_text())
+    assert set(config["data"]) == {"source", "target", "scored"}
+    config["data"]["source"] = "another"
+    (run_copy / "config.json").write_text(json.dumps(config))
+    assert_refused(train(workdir=run_copy), "train", "image list of its source set has changed")
+
+
+def test_a_second_process_is_refused_and_an_interrupt_is_one_line(roads, train, tmp_path):
+    command = Command(tmp_path / "output", "train", workdir=tmp_path / "run", **roads | {"steps": 100_000})
+    while command.running() and not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
+        time.sleep(0.01)
+    assert_refused(train(workdir=tmp_path / "run", steps=100_000), "train", "another process is training in --workdir")
+    command.send(signal.SIGINT)
+    assert_refused(command.result(), "train", "interrupted", code=130)
+
+
+# Weights
+
+
+def test_init_weights_loads_a_file_of_port_weights(finished, train, tmp_path):
+    file = tmp_path / "vgg.npz"
+    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
+    result = train(workdir=tmp_path / "run", init_weights=file, learning_rate=0, weight_decay=0, steps=1)
+    assert (result.code, result.said()) == (0, [])
+    assert "missing (0)" in result.stdout
+    student = weights.from_params(read_state(tmp_path / "run").params["student"])
+    for name, tensor in weights.read(file).tensors.items():
+        np.testing.assert_array_equal(student[name], tensor)
+
+
+def test_a_run_resumes_without_its_initial_weights(finished, roads, train, tmp_path):
+    """The checkpoint contains all parameters, so the file is not read, whatever the flag says."""
+    file = tmp_path / "vgg.npz"
+    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert train(workdir=whole, init_weights=file, steps=2).code == 0
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints/2")
+    file.unlink()
+    result = train(workdir=resumed, init_weights=tmp_path / "elsewhere.npz", steps=2)
+    assert (result.code, result.said()) == (0, [])
+    assert (resumed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert same_state(resumed, whole)
+    assert train(workdir=resumed, steps=2).code == 0
+    assert_refused(train(workdir=tmp_path / "new", init_weights=file, steps=2), "train", "vgg.npz is not a file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"width_multiplier": 1 / 16}, ("aconv.weight", "(1, 8, 1, 1)", "(1, 16, 1, 1)")),
+        ({"classes": "16"}, ("classifier.conv2d_list.0", "(19,", "(16,")),
+    ],
+)
+def test_weights_of_the_wrong_shape_are_refused_with_both_shapes(finished, train, tmp_path, changes, parts):
+    file = tmp_path / "sean.safetensors"
+    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
+    assert_refused(train(workdir=tmp_path / "run", init_weights=file, **changes), "train", *parts)
+    assert not (tmp_path / "run").exists()
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_malicious_pickle_is_refused_and_not_executed(train, tmp_path):
+    import pickle
+
+    file = tmp_path / "weights.pth"
+    file.write_bytes(pickle.dumps({"state_dict": Malicious()}))
+    result = train(workdir=tmp_path / "run", init_weights=file)
+    assert_refused(result, "train", "system")
+    assert not (commands.ROOT / "executed").exists()
+    assert not (tmp_path / "run").exists()

@@ -7,7 +7,6 @@ from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.experiment import Experiment
 from sean_jax.methods import METHODS, Method
 from sean_jax.models import DeepLab
-from sean_jax.settings import names
 
 _NETWORK = {"input_convention", "initialization", "precision", "remat"}
 
@@ -39,6 +38,3 @@ def method(name: str, num_classes: int = 4, **settings: Any) -> Method:
 def preset(name: str, method_name: str = "sean") -> dict[str, Any]:
     """What a preset changes in the method and the network."""
     return {**DeepLab.PRESETS.get(name, {}), **METHODS[method_name].PRESETS.get(name, {})}
-
-
-__all__ = ["deeplab", "experiment", "label_space", "method", "names", "preset"]

@@ -10,6 +10,8 @@ from sean_jax.models import NETWORKS
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
+    # What a method's own paper used: its network, optimiser, image size, initial weights and schedule. Methods fill it.
+    "published": {},
     # What the authors' code does; methods and networks add their part. Validation images and oracle selection follow
     # the target, see resolve.
     "reference": {"eval_every": 500},

@@ -1,4 +1,4 @@
-"""Checks this implementation against the authors' network on stored cases of seeded weights and inputs.
+"""Checks this implementation against the authors' code of each system, on stored cases of seeded weights and inputs.
 
 For each quantity (logits, losses, gradients, …) it prints the largest relative error ‖x − reference‖ / ‖reference‖ and
 its bound, and exits with code 1 if an error is larger than its bound. It computes in float32 at the highest
@@ -12,10 +12,12 @@ from absl import flags
 
 from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
-from sean_jax.parity.compare import compare
-from sean_jax.parity.reference import load_case
+from sean_jax.parity import compare
+from sean_jax.parity.cases import family_of, load_case
 
-CASES = flags.DEFINE_multi_string("case", None, "parity case, an .npz file; default: the bundled one")
+CASES = flags.DEFINE_multi_string(
+    "case", None, "parity case, an .npz file; its name says what it tests; default: the bundled ones"
+)
 PARITY = pathlib.Path(__file__).parent / "parity"
 
 
@@ -32,9 +34,9 @@ def verify(paths: Sequence[str]) -> None:
     failed = []
     for path in paths:
         case = load_case(path)
-        print(f"{path}: {case.num_classes} classes, batch {case.batch_size}, {case.height}x{case.width} pixels")
+        print(path)
         print(f"  {'quantity':<44}{'largest error':>14}{'bound':>10}")
-        for check in compare(case):
+        for check in compare(case, family_of(path)):
             verdict = "" if check.passed else "  OVER"
             print(f"  {check.quantity:<44}{check.error:>14.1e}{check.bound:>10.0e}{verdict}", flush=True)
             if not check.passed:

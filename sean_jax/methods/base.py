@@ -1,6 +1,7 @@
 """What a training objective provides; see :class:`Method`."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import flax.struct
@@ -32,16 +33,21 @@ class Reads(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A training run that a method needs first; it is made in a sub-directory of the method's run.
+    """A run or command that a method needs first; it works in a sub-directory of the method's run.
 
     Attributes:
       settings: what differs from the settings of the run that needs it, such as ``{"method": "source_only"}``.
-      gives: the setting that takes the directory of the finished stage, such as ``init_weights``. If the user sets
-        it, the stage is not needed.
+      gives: the setting that takes the product of the finished stage, such as ``init_weights``; later stages get it
+        too. If the user sets it, the stage is not needed.
+      command: what makes the product, a key of :data:`sean_jax.run.stages.COMMANDS`; ``train`` gives the run
+        directory.
+      presets: further settings by the name of the run's preset.
     """
 
     settings: Mapping[str, Any]
     gives: str
+    command: str = "train"
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 class TrainState(flax.struct.PyTreeNode):

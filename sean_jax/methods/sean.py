@@ -25,8 +25,7 @@ from sean_jax.training.augmentation import (
     SourceView,
     add_noise,
     augment_source,
-    mirror,
-    random_flips,
+    mirror_target,
 )
 from sean_jax.training.ema import EMASettings
 from sean_jax.training.losses import (
@@ -62,6 +61,7 @@ class Views(NamedTuple):
     source: SourceView
     student_target: jax.Array  # [b, H, W, 3] float32 RGB, 0–255 scale
     teacher_target: jax.Array  # likewise
+    student_dropout: jax.Array | None = None  # [b] keys of the student's dropout on the target
 
 
 class TargetPrediction(NamedTuple):
@@ -88,14 +88,13 @@ class SEAN(SelfEnsembling):
 
     def augment(self, batch: Batch, step: jax.Array, rng: jax.Array) -> Views:
         """g(X_s), g(X_t) for the student and g(X_t) for the teacher; both target views are mirrored alike."""
-        target = batch["target_image"]
+        target = mirror_target(self.settings, batch, step, rng)
         examples = target.shape[0]
-        if self.settings.random_flip:
-            target = mirror(random_flips(example_keys(rng, "target_flip", step, examples)), target)
         return Views(
             augment_source(self.settings, batch, step, rng),
             add_noise(example_keys(rng, "student_noise", step, examples), target, self.settings.noise_std),
             add_noise(example_keys(rng, "teacher_noise", step, examples), target, self.settings.noise_std),
+            example_keys(rng, "target_dropout", step, examples),
         )
 
     def update(self, state: TrainState, view: Views) -> tuple[TrainState, Metrics]:
@@ -147,7 +146,10 @@ class SEAN(SelfEnsembling):
 
     def student_predictions(self, student: Params, view: Views) -> tuple[Prediction, TargetPrediction]:
         """The student on source and target, in one pass over both."""
-        both = self.network.predict(student, jnp.concatenate([view.source.image, view.student_target]))
+        keys = None
+        if view.source.dropout is not None and view.student_dropout is not None:
+            keys = jnp.concatenate([view.source.dropout, view.student_dropout])
+        both = self.network.predict(student, jnp.concatenate([view.source.image, view.student_target]), keys)
         split = view.source.image.shape[0]
         source, target = jax.tree.map(lambda x: x[:split], both), jax.tree.map(lambda x: x[split:], both)
         return source, self._at_loss_resolution(target, view.student_target)

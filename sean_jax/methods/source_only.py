@@ -40,7 +40,9 @@ class SourceOnly(SelfEnsembling):
         labelled = sum_over_devices(count_labelled(view.label)).clip(1)
 
         def loss_fn(student: Params, view: SourceView) -> jax.Array:
-            return segmentation_loss(self.network.predict(student, view.image).logits, view.label) / labelled
+            return (
+                segmentation_loss(self.network.predict(student, view.image, view.dropout).logits, view.label) / labelled
+            )
 
         local = sum_over_parts(
             lambda part: jax.value_and_grad(loss_fn)(state.params["student"], part), view, self.accumulate_steps

@@ -51,7 +51,8 @@ class Head(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> Prediction:
+    def __call__(self, x: jax.Array, dropout: jax.Array | None = None) -> Prediction:
+        del dropout  # the authors' network has none
         s = self.settings
         common: dict[str, Any] = {"dtype": self.dtype, "precision": self.precision}
         width = scaled(s.fc_channels, s.width_multiplier)

@@ -1,4 +1,4 @@
-"""The 3×3 convolution of which the backbone and the classifier are built."""
+"""The 3×3 convolution of which the backbone and the classifier are built, and dropout."""
 
 from typing import Any
 
@@ -42,3 +42,23 @@ class Conv3x3(nn.Module):
             return y
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def dropout(
+    x: jax.Array, rate: float, keys: jax.Array | None, layer: int = 0, *, whole_channels: bool = False
+) -> jax.Array:
+    """Sets values to zero with probability ``rate`` and scales the others by ``1 / (1 − rate)``.
+
+    Each example has a key of its own, so that the result does not depend on how a batch is divided among devices.
+
+    Args:
+      x: ``[b, h, w, c]``.
+      keys: one key for each example, ``[b]``; None, as in prediction, returns ``x``.
+      layer: number of the layer in its network; layers draw independently.
+      whole_channels: drop whole channels of an example, as PyTorch's ``Dropout2d`` does.
+    """
+    if keys is None or rate == 0:
+        return x
+    shape = (1, 1, x.shape[-1]) if whole_channels else x.shape[1:]
+    kept = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, shape))(keys)
+    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))

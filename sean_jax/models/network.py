@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
 
     Attributes:
       logits: ``[b, h, w, classes]`` float32, before softmax.
-      features: ``[b, h, w, c]``, the feature map that the classifier reads (a domain discriminator may read it too).
+      features: ``[b, h', w', c]``, the feature map that the classifier reads (a domain discriminator may read it too).
       maps: further maps ``[b, h, w]`` float32 in [0, 1], by name, such as ``attention``.
     """
 
@@ -74,19 +74,29 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def head_module(self) -> nn.Module:
-        """The module that maps the trunk's features to a :class:`Prediction`."""
+        """The module that maps the trunk's features, and keys for dropout or None, to a :class:`Prediction`."""
 
     def features(self, params: Params, images: jax.Array) -> Any:
-        """Applies the trunk to RGB images ``[b, H, W, 3]`` on the 0–255 scale (any real type), at least 16×16."""
+        """Applies the trunk to RGB images ``[b, H, W, 3]`` on the 0–255 scale (any real type), at least 16×16.
+
+        Args:
+          params: a mapping with the parameters of the ``trunk``.
+        """
         return self.trunk_module().apply({"params": params["trunk"]}, images)
 
-    def head(self, params: Params, features: Any) -> Prediction:
-        """Applies the head to the trunk's features."""
-        return self.head_module().apply({"params": params["head"]}, features)  # pyright: ignore[reportReturnType]
+    def head(self, params: Params, features: Any, dropout: jax.Array | None = None) -> Prediction:
+        """Applies the head to the trunk's features.
 
-    def predict(self, params: Params, images: jax.Array) -> Prediction:
-        """Applies the whole network; see :meth:`features` for the images."""
-        return self.head(params, self.features(params, images))
+        Args:
+          params: a mapping with the parameters of the ``head``.
+          dropout: one key for each example in training, see :func:`sean_jax.models.layers.dropout`; None in
+            prediction. Heads without dropout ignore it.
+        """
+        return self.head_module().apply({"params": params["head"]}, features, dropout)  # pyright: ignore[reportReturnType]
+
+    def predict(self, params: Params, images: jax.Array, dropout: jax.Array | None = None) -> Prediction:
+        """Applies the whole network; see :meth:`features` for the images and :meth:`head` for ``dropout``."""
+        return self.head(params, self.features(params, images), dropout)
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; their shapes do not depend on the image size."""

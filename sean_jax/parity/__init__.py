@@ -1,1 +1,18 @@
-"""Compares this project with values that the authors' PyTorch code computed on seeded weights and inputs."""
+"""Compares this project with values that the authors' code of each system computed on seeded weights and inputs.
+
+A family of cases is named after what it tests; see :func:`sean_jax.parity.cases.family_of`.
+"""
+
+from collections.abc import Callable, Iterator
+
+from sean_jax.parity import sean
+from sean_jax.parity.cases import Case, Check
+
+Compare = Callable[[Case], Iterator[Check]]
+
+FAMILIES: dict[str, Compare] = {}  # SEAN's cases are named after their source, so every other name is SEAN's
+
+
+def compare(case: Case, family: str) -> Iterator[Check]:
+    """Recomputes a case and yields one check for each stored quantity."""
+    return FAMILIES.get(family, sean.compare)(case)

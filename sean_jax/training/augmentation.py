@@ -39,6 +39,14 @@ class SourceView(NamedTuple):
 
     image: jax.Array  # [b, H, W, 3] float32 RGB, 0–255 scale
     label: jax.Array  # [b, H, W] class index or 255
+    dropout: jax.Array | None = None  # [b] keys of the network's dropout
+
+
+class TargetView(NamedTuple):
+    """The augmented target batch of one device."""
+
+    image: jax.Array  # [b, H, W, 3] float32 RGB, 0–255 scale
+    dropout: jax.Array | None = None  # [b] keys of the network's dropout
 
 
 def augment_source(
@@ -52,4 +60,25 @@ def augment_source(
         image, label = mirror(flips, image), mirror(flips, label)
     if settings.noise_domains == "source_and_target":
         image = add_noise(example_keys(rng, "source_noise", step, examples), image, settings.noise_std)
-    return SourceView(image, label)
+    return SourceView(image, label, example_keys(rng, "source_dropout", step, examples))
+
+
+def mirror_target(
+    settings: AugmentationSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
+) -> jax.Array:
+    """The target images, mirrored at random if the settings say so; under ``pmap``."""
+    target = batch["target_image"]
+    if not settings.random_flip:
+        return target
+    return mirror(random_flips(example_keys(rng, "target_flip", step, target.shape[0])), target)
+
+
+def augment_target(
+    settings: AugmentationSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
+) -> TargetView:
+    """g(X_t), for methods that need one view of the target; under ``pmap``."""
+    target = mirror_target(settings, batch, step, rng)
+    noise, dropout = (
+        example_keys(rng, purpose, step, target.shape[0]) for purpose in ("target_noise", "target_dropout")
+    )
+    return TargetView(add_noise(noise, target, settings.noise_std), dropout)

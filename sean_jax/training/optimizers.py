@@ -20,6 +20,7 @@ class OptimizerSettings:
         0.05, "final learning rate of the cosine schedule, as a fraction of --learning_rate", least=0, most=1
     )
     momentum: float = setting(0.9, "momentum of sgd", least=0, most=1)
+    beta1: float = setting(0.9, "decay of adam's first moment", least=0, most=1)
     weight_decay: float = setting(5e-5, "L2 weight decay, added to the gradient before the moments", least=0)
 
 
@@ -47,7 +48,7 @@ def make_optimizer(settings: OptimizerSettings, decay_mask: Any = None) -> optax
         :meth:`sean_jax.models.network.Network.used`), or a function from parameters to such a tree.
     """
     scale = {
-        "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        "adam": lambda: optax.scale_by_adam(b1=settings.beta1, b2=0.999, eps=1e-8),
         "sgd": lambda: optax.trace(settings.momentum),
     }[settings.optimizer]()
     return optax.chain(optax.add_decayed_weights(settings.weight_decay, mask=decay_mask), scale)

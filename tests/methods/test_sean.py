@@ -137,6 +137,7 @@ def _augmented(step: int = 0, *, examples: int = 4, **settings) -> Views:
     raw = {name: jnp.asarray(x[None]) for name, x in batch(examples=examples).items()}
     mapped = jax.pmap(method.augment, AXIS, in_axes=(0, None, None), devices=steps.DEVICES[:1])
     found = mapped(raw, jnp.int32(step), jax.random.key(0))
+    found = found._replace(source=found.source._replace(dropout=None), student_dropout=None)
     return jax.tree.map(lambda x: np.asarray(x[0], np.float32), found)
 
 

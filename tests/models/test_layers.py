@@ -10,7 +10,7 @@ from flax.linen import initializers
 from sean_jax.models.aspp import ASPP
 from sean_jax.models.attention import Attention
 from sean_jax.models.initializers import make_initializers
-from sean_jax.models.layers import Conv3x3
+from sean_jax.models.layers import Conv3x3, dropout
 from sean_jax.ops import implementation
 
 DEFAULT = jax.lax.Precision.DEFAULT
@@ -84,3 +84,17 @@ def test_attention_under_bfloat16_is_float32():
     exact = make(jnp.float32).apply(kernel, features.astype(jnp.float32))
     assert attention.dtype == jnp.float32
     np.testing.assert_allclose(attention, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("whole_channels", [False, True])
+def test_dropout_keeps_the_mean_and_depends_on_the_example_alone(whole_channels):
+    x, keys = jnp.ones((3, 20, 20, 200)), jax.random.split(jax.random.key(0), 3)
+    dropped = dropout(x, 0.25, keys, whole_channels=whole_channels)
+    assert set(np.unique(dropped).tolist()) == {0.0, np.float32(1 / 0.75).item()}
+    assert abs(float(dropped.mean()) - 1) < (0.05 if whole_channels else 0.005)
+    by_channel = (dropped == dropped[:, :1, :1]).all((1, 2))
+    assert bool(by_channel.all()) == whole_channels
+    np.testing.assert_array_equal(dropout(x[1:2], 0.25, keys[1:2], whole_channels=whole_channels)[0], dropped[1])
+    assert not np.array_equal(dropped[0], dropped[1])
+    assert not np.array_equal(dropout(x, 0.25, keys, 1, whole_channels=whole_channels), dropped)
+    np.testing.assert_array_equal(dropout(x, 0.25, None), x)

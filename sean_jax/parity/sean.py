@@ -1,8 +1,8 @@
-"""Recomputes a parity case with this project's training step and measures the error of each quantity."""
+"""SEAN: two forward passes, the gradients of the first step, and three steps of the authors' network."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from sean_jax.config import describe_settings, from_flat_settings
 from sean_jax.data.label_spaces import IGNORE_LABEL
 from sean_jax.methods.sean import SEAN, Views
 from sean_jax.models import DeepLab, Params
-from sean_jax.parity.reference import Case, seeded_batch, seeded_state_dict
+from sean_jax.parity.cases import Case, Check, check, relative_error
+from sean_jax.parity.sean_seeds import seeded_batch, seeded_state_dict
 from sean_jax.training.augmentation import SourceView
 from sean_jax.training.parallel import AXIS
 
@@ -30,33 +31,11 @@ BOUNDS = {
 }
 
 
-class Check(NamedTuple):
-    """The largest relative error of one quantity, and its bound."""
-
-    quantity: str
-    error: float
-    bound: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.bound  # False for NaN
-
-
-def relative_error(x: Any, reference: Any) -> float:
-    """Returns ‖x − reference‖ / ‖reference‖ of a tensor in float64; ‖x‖ if the reference is zero."""
-    x, reference = np.asarray(x, np.float64), np.asarray(reference, np.float64)
-    if x.shape != reference.shape:
-        return float("inf")
-    scale = np.linalg.norm(reference)
-    return float(np.linalg.norm(x - reference) / (scale if scale > 0 else 1.0))
-
-
 def reference_method(case: Case) -> SEAN:
     """Returns SEAN with the ``reference`` preset and the case's settings."""
-    known = describe_settings()
-    settings = {name: value for name, value in case._asdict().items() if name in known}
+    settings = case.settings(describe_settings())
     config = from_flat_settings({**DeepLab.PRESETS["reference"], **SEAN.PRESETS["reference"], **settings})
-    network = DeepLab(settings=config.network_settings, num_classes=case.num_classes)
+    network = DeepLab(settings=config.network_settings, num_classes=case.integer("num_classes"))
     return SEAN(
         settings=config.method_settings, optimizer=config.optimizer_settings, steps=config.steps, network=network
     )
@@ -64,9 +43,10 @@ def reference_method(case: Case) -> SEAN:
 
 def seeded_views(case: Case, step: int) -> Views:
     """Returns the augmented batch of a step, with the noise of the case."""
-    batch = seeded_batch(case.seed * 1000 + step, case.num_classes, case.batch_size, case.height, case.width)
+    shape = [case.integer(name) for name in ("num_classes", "batch_size", "height", "width")]
+    batch = seeded_batch(case.integer("seed") * 1000 + step, *shape)
     student, teacher = (
-        jnp.asarray(batch["target_image"] + np.float32(case.noise_std) * batch[f"{who}_noise"])
+        jnp.asarray(batch["target_image"] + np.float32(case.number("noise_std")) * batch[f"{who}_noise"])
         for who in ("student", "teacher")
     )
     return Views(SourceView(jnp.asarray(batch["source_image"]), jnp.asarray(batch["source_label"])), student, teacher)
@@ -81,9 +61,9 @@ def seeded_params(seed: int, num_classes: int, like: Any) -> Any:
 def compare(case: Case) -> Iterator[Check]:
     """Runs the case and yields one check for each stored quantity."""
     method = reference_method(case)
-    like = method.network.abstract_params()
-    student = seeded_params(case.seed, case.num_classes, like)
-    teacher = seeded_params(case.teacher_seed, case.num_classes, like)
+    like, classes = method.network.abstract_params(), case.integer("num_classes")
+    student = seeded_params(case.integer("seed"), classes, like)
+    teacher = seeded_params(case.integer("teacher_seed"), classes, like)
     yield from _compare_forward(method, student, teacher, case)
     yield from _compare_gradients(method, student, teacher, case)
     yield from _compare_steps(method, student, teacher, case)
@@ -99,7 +79,7 @@ def _compare_forward(method: SEAN, student: Params, teacher: Params, case: Case)
         "teacher_target_logits": teacher_target.logits,
         "teacher_attention": teacher_target.attention,
     }.items():
-        yield Check(name, relative_error(value, case.expected[name]), BOUNDS["step 0"])
+        yield check(case, name, value, BOUNDS["step 0"])
 
 
 def _compare_gradients(method: SEAN, student: Params, teacher: Params, case: Case) -> Iterator[Check]:
@@ -127,7 +107,7 @@ def _compare_steps(method: SEAN, student: Params, teacher: Params, case: Case) -
     step = _on_one_device(method.update, 1)
     columns = ("loss", "loss_segmentation", "loss_consistency", "kept_pixels")
     errors = []
-    for k, reference in enumerate(case.expected["history"]):
+    for k, reference in enumerate(case["history"]):
         state, metrics = step(state, seeded_views(case, k))
         row = [metrics[f"train/{name}"] for name in columns]
         errors.append(max(relative_error(x, r) for x, r in zip(row, reference, strict=True)))
@@ -145,10 +125,10 @@ def _compare_tensors(
     prefix: str, values: dict[str, np.ndarray], case: Case, *, norms: float, tensors: float
 ) -> Iterator[Check]:
     """Compares the norms of all ``values``, and every complete tensor that the case stores under ``prefix``."""
-    references = zip(case.expected["grad_names"], case.expected[f"{prefix}norms"], strict=True)
+    references = zip(case["grad_names"], case[f"{prefix}norms"], strict=True)
     errors = [relative_error(np.linalg.norm(np.float64(values[name])), r) for name, r in references]
     yield Check(f"{prefix}norms", max(errors), norms)
-    for key, reference in case.expected.items():
+    for key, reference in case.items():
         if key.startswith(prefix) and key not in (f"{prefix}norms", f"{prefix}names"):
             name = _SHORT_KEYS.get(key, key.removeprefix(prefix))
             yield Check(key, relative_error(values[name], reference), tensors)

@@ -1,13 +1,8 @@
-"""Reads parity cases and generates their seeded weights and inputs with NumPy alone."""
-
-import zipfile
-import zlib
-from typing import Any, NamedTuple
+"""Draws the seeded weights and inputs of SEAN's parity cases with NumPy alone."""
 
 import numpy as np
 
 from sean_jax.data.label_spaces import IGNORE_LABEL
-from sean_jax.errors import UserError
 
 # (Index in the authors' ``features``, input channels, output channels); 29 and 31 are fc6 and fc7.
 _FEATURES = (
@@ -15,54 +10,6 @@ _FEATURES = (
     (17, 256, 512), (19, 512, 512), (21, 512, 512), (23, 512, 512), (25, 512, 512), (27, 512, 512),
     (29, 512, 1024), (31, 1024, 1024),
 )  # fmt: skip
-_SCALARS = {
-    "seed": int, "teacher_seed": int, "num_classes": int, "batch_size": int, "height": int, "width": int,
-    "noise_std": float, "attention_threshold": float, "consistency_weight": float, "learning_rate": float,
-    "weight_decay": float, "ema_decay": float, "steps": int,
-}  # fmt: skip
-
-# Arrays in every case. A case may hold complete tensors besides.
-_ARRAYS = (
-    *("source_logits", "student_target_logits", "teacher_target_logits", "teacher_attention", "history"),
-    *("grad_names", "grad_norms", "consistency_grad_norms", "student_delta_norms", "teacher_delta_norms"),
-)
-
-
-class Case(NamedTuple):
-    """A parity case: its settings and, in ``expected``, the stored arrays by name."""
-
-    seed: int
-    teacher_seed: int
-    num_classes: int
-    batch_size: int
-    height: int
-    width: int
-    noise_std: float
-    attention_threshold: float
-    consistency_weight: float
-    learning_rate: float
-    weight_decay: float
-    ema_decay: float
-    steps: int
-    expected: dict[str, np.ndarray]
-
-
-def load_case(path: str) -> Case:
-    """Reads an ``.npz`` parity case.
-
-    Raises:
-      UserError: the file is missing, is not an ``.npz`` file, or lacks a setting or an array.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"--case={path} cannot be read as an .npz file ({error}); give a parity case") from None
-    missing = sorted({*_SCALARS, *_ARRAYS} - arrays.keys())
-    if missing:
-        raise UserError(f"--case={path} lacks {', '.join(missing)}; give a parity case")
-    scalars: dict[str, Any] = {name: convert(arrays.pop(name)) for name, convert in _SCALARS.items()}
-    return Case(**scalars, expected=arrays)
 
 
 def seeded_state_dict(seed: int, num_classes: int) -> dict[str, np.ndarray]:

@@ -2,9 +2,15 @@
 
 from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState
 from sean_jax.methods.dacs import DACS
+from sean_jax.methods.sac import SAC
 from sean_jax.methods.sean import SEAN
 from sean_jax.methods.source_only import SourceOnly
 
-METHODS: dict[str, type[Method]] = {"sean": SEAN, "source_only": SourceOnly, "dacs": DACS}  # by the value of --method
+METHODS: dict[str, type[Method]] = {
+    "sean": SEAN,
+    "source_only": SourceOnly,
+    "dacs": DACS,
+    "sac": SAC,
+}  # by the value of --method
 
 __all__ = ["METHODS", "Batch", "Method", "Metrics", "Reads", "Stage", "TrainState"]

@@ -13,6 +13,11 @@ from sean_jax.run.checkpoints import abstract_state
 from sean_jax.settings import kind, names
 from sean_jax.training.parallel import pmap_step, replicate
 
+# The tests of a method share compiled programs.
+for_each_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in METHODS]
+)
+
 SETTINGS = {
     "sean": {"attention_threshold": 0.5},
     "sac": {"views": 2},
@@ -23,7 +28,7 @@ def _method(name: str, **settings):
     return builders.method(name, **{"learning_rate": 1e-3, "random_flip": True} | SETTINGS.get(name, {}) | settings)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_a_step_is_equal_on_one_and_four_devices(name):
     """The step draws noise and mirroring itself, so an example must get the same random numbers on any device."""
     method, batch = _method(name), steps.batch(name)
@@ -35,7 +40,7 @@ def test_a_step_is_equal_on_one_and_four_devices(name):
         assert steps.relative(method.evaluated(four)[network], params) < 1e-5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_the_step_compiles_once_and_makes_no_hidden_copies(name):
     """If the state had another layout at the first step than later, the second step would compile again.
 
@@ -70,7 +75,7 @@ def _compilations():
     jax.monitoring.unregister_event_duration_listener(note)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_metrics_include_learning_rate_and_gradient_norm(name):
     method, batch = _method(name, weight_decay=0.0), steps.batch(name)
     _, metrics = steps.run(method, batch)
@@ -79,7 +84,7 @@ def test_metrics_include_learning_rate_and_gradient_norm(name):
     assert metrics["train/gradient_norm"] > 0
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_accumulated_steps_equal_those_of_the_full_batch(name):
     if not METHODS[name].ACCUMULATES:
         pytest.skip(f"{name} refuses accumulation")
@@ -91,7 +96,7 @@ def test_accumulated_steps_equal_those_of_the_full_batch(name):
     assert steps.relative(parts.params, whole.params) < 1e-5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_evaluated_networks_are_complete_parts_of_the_parameters(name):
     method = _method(name)
     state = abstract_state(method)

@@ -85,7 +85,9 @@ def test_metrics_include_learning_rate_and_gradient_norm(name):
 
 
 @for_each_method
-def test_accumulated_steps_equal_those_of_the_full_batch(name):
+def test_accumulated_steps_equal_those_of_the_full_batch(name, request):
+    if name == "sac":  # JAX cannot lower the division of keys [examples, views] into parts
+        request.applymarker(pytest.mark.xfail(strict=True, reason="sac, a network with dropout, and accumulation"))
     if not METHODS[name].ACCUMULATES:
         pytest.skip(f"{name} refuses accumulation")
     (whole, metrics), (parts, metrics_of_parts) = (

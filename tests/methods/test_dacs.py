@@ -56,7 +56,7 @@ def test_the_loss_is_the_weighted_cross_entropy_over_all_pixels(mixed):
     metrics = update(method, steps.init(method), jax.tree.map(lambda x: x[None], views))
     expected = {}
     for name, view, weight in (("segmentation", views.source, None), ("mixed", views.mixed, views.weight)):
-        logits = method.network.predict(steps.params(), view.image).logits
+        logits = method.network.predict(steps.params(), view.image, view.dropout).logits
         logits = jax.image.resize(logits, (*view.label.shape, steps.CLASSES), "bilinear", antialias=False)
         log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
         label = np.asarray(view.label)

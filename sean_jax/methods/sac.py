@@ -153,14 +153,11 @@ class SAC(SelfEnsembling):
         return label, taught.confidence * ((1 - prior) ** s.focal_power)[taught.label]
 
     def student_views(self, images: jax.Array, label: jax.Array, step: jax.Array, rng: jax.Array) -> SourceView:
-        """The views with changed colours, ``[b, views, ...]``."""
+        """The views with changed colours, ``[b, views, ...]``; one key for dropout for each example."""
         examples, views = images.shape[:2]
-
-        def keys(purpose: str) -> jax.Array:
-            return jax.vmap(lambda key: jax.random.split(key, views))(example_keys(rng, purpose, step, examples))
-
-        changed = jax.vmap(lambda keys, images: photometric(self.settings, keys, images))(keys("photometric"), images)
-        return SourceView(changed, label, keys("target_dropout"))
+        keys = _split(example_keys(rng, "photometric", step, examples), views)
+        changed = jax.vmap(lambda keys, images: photometric(self.settings, keys, images))(keys, images)
+        return SourceView(changed, label, example_keys(rng, "target_dropout", step, examples))
 
     def update(
         self, state: TrainState, source: SourceView, target: SourceView, weight: jax.Array
@@ -172,6 +169,7 @@ class SAC(SelfEnsembling):
         def loss_fn(
             student: Params, source: SourceView, target: SourceView, weight: jax.Array
         ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            target = target._replace(dropout=_split(target.dropout, self.settings.views))
             views, weight = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (target, weight))
             images, keys = (
                 jnp.concatenate([getattr(v, name) for v in (source, views)]) for name in ("image", "dropout")
@@ -191,6 +189,12 @@ class SAC(SelfEnsembling):
         loss = segmentation + self.settings.target_weight * consistency
         losses = {"train/loss_segmentation": segmentation, "train/loss_target": consistency}
         return state, {"train/loss": loss, **losses, **metrics}
+
+
+def _split(keys: jax.Array | None, views: int) -> jax.Array:
+    """One key for each view of each example: ``[b]`` → ``[b, views]``."""
+    assert keys is not None
+    return jax.vmap(lambda key: jax.random.split(key, views))(keys)
 
 
 def average(views: View, probabilities: jax.Array) -> jax.Array:

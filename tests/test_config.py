@@ -27,10 +27,20 @@ TABLE = [
 # Values of both presets.
 COMMON = {
     "consistency_weight": 0.3, "ema_decay": 0.99, "ema_ramp": False, "learning_rate": 1e-5,
-    "learning_rate_schedule": "constant", "weight_decay": 5e-5, "batch_size": 1, "height": 512, "width": 1024,
+    "learning_rate_schedule": "constant", "learning_rate_final_fraction": 0.05, "optimizer": "adam", "momentum": 0.9,
+    "weight_decay": 5e-5, "batch_size": 1, "height": 512, "width": 1024,
     "random_flip": False, "input_convention": "bgr_mean", "steps": 150_000, "classes": "19", "eval_split": "val",
     "width_multiplier": 1.0,
 }  # fmt: skip
+# Setting, smallest and largest value allowed; None: unbounded.
+BOUNDS = [
+    ("noise_std", 0.0, None), ("consistency_weight", 0.0, None), ("attention_threshold", 0.0, 1.0),
+    ("ema_decay", 0.0, 1.0), ("learning_rate", 0.0, None), ("learning_rate_final_fraction", 0.0, 1.0),
+    ("momentum", 0.0, 1.0), ("weight_decay", 0.0, None), ("width_multiplier", 1 / 64, 16.0),
+    ("classifier_branches", 1, 4), ("fc_channels", 1, None), ("fc_dilation", 1, None), ("seed", 0, 2**32 - 1),
+    ("steps", 1, None), ("height", 16, None), ("width", 16, None), ("batch_size", 1, None), ("log_every", 1, None),
+    ("eval_every", 1, None), ("save_every", 1, None), ("eval_batch_size", 1, None),
+]  # fmt: skip
 
 
 def config(**given) -> Config:
@@ -132,6 +142,18 @@ def test_all_settings_but_paths_are_resolved():
 def test_values_out_of_range_are_refused(given, message):
     with pytest.raises(UserError, match=message):
         config(**given)
+
+
+@pytest.mark.parametrize(("name", "least", "most"), BOUNDS, ids=[row[0] for row in BOUNDS])
+def test_bounds_are_inclusive(name, least, most):
+    step = 1 if isinstance(least, int) else 1e-3
+    assert settings(**{name: least})[name] == least
+    with pytest.raises(UserError, match=f"--{name}=.* is too small"):
+        config(**{name: least - step})
+    if most is not None:
+        assert settings(**{name: most})[name] == most
+        with pytest.raises(UserError, match=f"--{name}=.* is too large"):
+            config(**{name: most + step})
 
 
 def test_oracle_selection_needs_a_labelled_validation_split():

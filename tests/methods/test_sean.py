@@ -147,13 +147,14 @@ def _augmented(step: int = 0, *, examples: int = 4, **settings) -> Views:
 def test_noise_differs_by_step_view_and_example():
     clean, source = (np.asarray(batch()[name], np.float32) for name in ("target_image", "source_image"))
     paper, later = _augmented(noise_std=25.5), _augmented(1, noise_std=25.5)
-    noise = paper.student_target - clean
-    assert abs(noise.std() - 25.5) < 0.5
-    assert abs(noise.mean()) < 0.5
+    noise, source_noise = paper.student_target - clean, paper.source.image - source
+    for drawn in (noise, source_noise):
+        assert abs(drawn.std() - 25.5) < 0.5
+        assert abs(drawn.mean()) < 0.5
     assert not np.allclose(noise, paper.teacher_target - clean, atol=1)  # differs between student and teacher
+    assert not np.allclose(noise, source_noise, atol=1)  # differs between target and source
     assert not np.allclose(noise[0], noise[1], atol=1)  # differs between examples
     assert not np.allclose(noise, later.student_target - clean, atol=1)  # differs between steps
-    assert not np.array_equal(paper.source.image, source)
     np.testing.assert_array_equal(_augmented(noise_domains="target").source.image, source)
 
 
@@ -166,3 +167,5 @@ def test_mirroring_moves_labels_and_both_target_views():
         expected = raw["source_label"][i][:, ::-1] if flip else raw["source_label"][i]
         np.testing.assert_array_equal(view.source.label[i], expected)
     np.testing.assert_array_equal(view.student_target, view.teacher_target)
+    targets = zip(view.student_target, raw["target_image"], strict=True)
+    assert [np.array_equal(i, t[:, ::-1]) for i, t in targets] != mirrored  # drawn independently of the source

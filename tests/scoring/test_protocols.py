@@ -118,8 +118,10 @@ def test_a_protocol_is_applied_only_if_the_matrix_is_sufficient(tmp_path):
                 assert again.items() >= score(confusion, classes, protocol).items()
                 assert (again["split"], again["seed"], again["confusion_matrix"]) == ("val", 0, confusion.tolist())
             else:
-                with pytest.raises(UserError, match=f"--protocol={protocol} .* cannot be computed.*use --protocol=all"):
+                with pytest.raises(UserError, match=f"--protocol={protocol} .* cannot be computed") as error:
                     rescore(file, protocol)
+                offered = str(error.value).split("; use ")[1].split(" or ")
+                assert set(offered) == {f"--protocol={name}" for name in protocols}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from PIL import Image
 from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.errors import UserError
 from sean_jax.scoring import visualize
-from sean_jax.scoring.input_images import find_images, read_image
+from sean_jax.scoring.input_images import check_image, find_images, read_image
 
 PALETTE = LABEL_SPACES["19"].palette
 
@@ -152,6 +152,15 @@ def test_16_bit_grey_is_not_clipped(tmp_path):
     values = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 7
     Image.fromarray(values).save(tmp_path / "x.png")
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "x.png"))[..., 1], values >> 8)
+
+
+def test_neither_side_may_be_too_small(tmp_path):
+    for size in ((15, 64), (64, 15)):
+        Image.new("RGB", size).save(tmp_path / "x.png")
+        with pytest.raises(UserError, match=f"{size[0]}x{size[1]} pixels; expected at least 16x16"):
+            check_image(tmp_path / "x.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "x.png")
+    check_image(tmp_path / "x.png")
 
 
 # Selection of files

@@ -18,6 +18,7 @@ def test_colours_and_black_for_what_is_ignored():
 
 def test_heat_goes_from_blue_to_red_and_covers_both_ends():
     row = visualize.heat_map(np.array([[0.0, 0.5, 1.0]]))[0]
+    assert row.dtype == np.uint8
     assert row.tolist() == [[0, 0, 128], [128, 224, 64], [128, 0, 0]]
     assert visualize.heat_map(np.array([[1 / 12]]))[0, 0].tolist() == [0, 32, 192]  # 191.5, half-way between two stops
     ramp = visualize.heat_map(np.linspace(0, 1, 200)[None])[0].astype(int)

@@ -38,16 +38,19 @@ class Stage(NamedTuple):
     Attributes:
       settings: what differs from the settings of the run that needs it, such as ``{"method": "source_only"}``.
       gives: the setting that takes the product of the finished stage, such as ``init_weights``; later stages get it
-        too. If the user sets it, the stage is not needed.
+        too.
       command: what makes the product, a key of :data:`sean_jax.run.stages.COMMANDS`; ``train`` gives the run
         directory.
       presets: further settings by the name of the run's preset.
+      unless: the stage is not needed if the user sets one of these; default: ``gives``. Of ``init_weights``, only those
+        of a complete network count. The stages start from a VGG-16's.
     """
 
     settings: Mapping[str, Any]
     gives: str
     command: str = "train"
     presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    unless: tuple[str, ...] | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -1,17 +1,18 @@
 """Trains a method, and before it the stages that it needs: ordinary runs and commands in sub-directories of its own."""
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sean_jax import weights
 from sean_jax.config import DataSettings, NetworkSettings
-from sean_jax.methods import METHODS, Stage
+from sean_jax.methods import METHODS, Method, Stage
 from sean_jax.models import NETWORKS
-from sean_jax.presets import choose_preset
-from sean_jax.run import loop
+from sean_jax.presets import PRESETS, choose_preset
+from sean_jax.run import directory, loop
 from sean_jax.run.checkpoints import has_checkpoint
-from sean_jax.run.directory import STAGES
-from sean_jax.run.plan import plan
+from sean_jax.run.plan import default_classes, plan, read_initial_weights
 from sean_jax.settings import names
 
 
@@ -26,35 +27,78 @@ def train(given: Mapping[str, Any], workdir: pathlib.Path, **options: Any) -> bo
     Returns:
       Whether it finished; False if SIGTERM ended it before.
     """
-    settings = dict(given)
     values = choose_preset(given)
     method = METHODS[values.get("method", "sean")]
-    stages = {} if has_checkpoint(workdir) else method.STAGES  # a run that has begun needs its stages no longer
-    for name, stage in stages.items():
-        if values.get(stage.gives):
-            continue
-        folder = workdir / STAGES / name
+    if has_checkpoint(workdir):  # a run that has begun needs its stages no longer
+        return loop.train(plan(_as_begun(values, method, workdir), workdir), workdir, **options)
+    given = dict(given)
+    for name, stage in [(name, stage) for name, stage in method.STAGES.items() if _is_needed(stage, values)]:
+        folder = workdir / directory.STAGES / name
         print(f"{folder}: stage {name} of {values.get('method')}", flush=True)
-        product = COMMANDS[stage.command](_settings_of(stage, settings, values), folder)
+        product = COMMANDS[stage.command](_settings_of(stage, given, values), folder)
         if product is None:
             return False
-        settings[stage.gives] = values[stage.gives] = product
-    return loop.train(plan(settings, workdir), workdir, **options)
+        products = _with_source(product, values) if stage.gives == "source" else {stage.gives: product}
+        given, values = given | products, values | products
+    return loop.train(plan(values, workdir), workdir, **options)
+
+
+def _is_needed(stage: Stage, values: Mapping[str, Any]) -> bool:
+    def is_set(name: str) -> bool:
+        value = values.get(name)
+        return bool(value) and (name != "init_weights" or _is_complete(value))
+
+    return not any(is_set(name) for name in stage.unless or (stage.gives,))
+
+
+def _is_complete(path: str) -> bool:
+    """Whether initial weights are those of a complete segmentation network."""
+    return os.path.isdir(path) or not weights.identify(read_initial_weights(path)).startswith("vgg16")
+
+
+def _with_source(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run on another source, which knows its own folder and has the label space of the old one."""
+    before = values["source"]
+    return {"source": source, "source_dir": None, "classes": values.get("classes") or default_classes(before)}
+
+
+def _as_begun(values: Mapping[str, Any], method: type[Method], workdir: pathlib.Path) -> dict[str, Any]:
+    """The settings of a run that has begun, with what its stages gave it.
+
+    Paths of products inside the run directory are those of today, in case the directory was moved.
+    """
+    values = dict(values)
+    config = directory.load(workdir).config.flat()
+    for name, stage in method.STAGES.items():
+        recorded = config.get(stage.gives)
+        if recorded is None:
+            continue
+        inside, rest = os.path.join(directory.STAGES, name), str(recorded).rpartition(os.path.join(directory.STAGES, name))[2]
+        product = f"{workdir / inside}{rest}"
+        if inside in str(recorded) and os.path.exists(product):
+            values |= _with_source(product, values) if stage.gives == "source" else {stage.gives: product}
+        else:
+            values.setdefault(stage.gives, recorded)
+    return values
 
 
 def _settings_of(stage: Stage, given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a stage: the run's data and network, the user's flags, and what the stage sets itself.
+    """The settings of a stage.
 
-    The stage's method takes its other settings from its own part of the preset.
+    A run takes the preset, data and network of the run that needs it, the user's flags, and what the stage sets itself;
+    its method takes its other settings from its own part of the preset. A command takes all settings of the run.
     """
-    method = METHODS[values.get("method", "sean")]
+    of_stage = dict(stage.settings) | dict(stage.presets.get(values["preset"], {}))
+    if stage.command != "train":
+        return {**values, **of_stage}
     inherited = {*names(DataSettings), *names(NetworkSettings)}
     inherited.update(*(names(network.Settings) for network in NETWORKS.values()))
-    of_stage = {name: value for name, value in values.items() if name in inherited} | dict(given)
-    if stage.command == "train":
-        foreign = set(names(method.Settings)) - set(names(METHODS[stage.settings["method"]].Settings))
-        of_stage = {name: value for name, value in of_stage.items() if name not in foreign}
-    return of_stage | dict(stage.settings) | dict(stage.presets.get(values["preset"], {}))
+    method, trained = (METHODS[name] for name in (values.get("method", "sean"), stage.settings["method"]))
+    if values["preset"] in {*PRESETS, *trained.PRESETS}:
+        inherited.add("preset")
+    foreign = set(names(method.Settings)) - set(names(trained.Settings))
+    of_run = {name: value for name, value in values.items() if name in inherited} | dict(given)
+    return {name: value for name, value in of_run.items() if name not in foreign} | of_stage
 
 
 def _trained(settings: Mapping[str, Any], folder: pathlib.Path) -> str | None:

@@ -2,9 +2,15 @@
 
 from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState
 from sean_jax.methods.cycada import CyCADA
+from sean_jax.methods.mcd import MCD
 from sean_jax.methods.sean import SEAN
 from sean_jax.methods.source_only import SourceOnly
 
-METHODS: dict[str, type[Method]] = {"sean": SEAN, "source_only": SourceOnly, "cycada": CyCADA}  # by the value of --method
+METHODS: dict[str, type[Method]] = {  # by the value of --method
+    "sean": SEAN,
+    "source_only": SourceOnly,
+    "mcd": MCD,
+    "cycada": CyCADA,
+}
 
 __all__ = ["METHODS", "Batch", "Method", "Metrics", "Reads", "Stage", "TrainState"]

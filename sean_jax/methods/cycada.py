@@ -134,7 +134,6 @@ class CyCADA(Method):
             of_source, of_target = jnp.split(logits, 2)
             loss = domain_cross_entropy(of_source, SOURCE) + domain_cross_entropy(of_target, TARGET)
             sums = {
-                "loss": loss,
                 "recognised": count_recognised(of_source, SOURCE) + count_recognised(of_target, TARGET),
                 "positions": _positions(logits),
                 "confusion": domain_cross_entropy(of_target, SOURCE),
@@ -144,17 +143,12 @@ class CyCADA(Method):
             }
             return loss, sums
 
-        local = sum_over_parts(
-            lambda views: jax.grad(loss_fn, has_aux=True)(state.params["discriminator"], views),
-            (source, target),
-            self.accumulate_steps,
-        )
-        gradients, sums = sum_over_devices(local)
+        (loss, sums), gradients = self.sums(loss_fn, state.params["discriminator"], (source, target))
         scale = self.settings.discriminator_weight / sums["positions"]
         rate = self.settings.discriminator_learning_rate_factor * self.learning_rate(state)
         state, _ = self.apply(state, "discriminator", _scaled(gradients, scale), rate)
         metrics = {
-            "train/loss_discriminator": sums["loss"] / sums["positions"],
+            "train/loss_discriminator": loss / sums["positions"],
             "train/domain_accuracy": sums["recognised"] / sums["positions"],
         }
         losses = {
@@ -165,13 +159,9 @@ class CyCADA(Method):
 
     def update_network(self, state: TrainState, source: SourceView, target: TargetView) -> tuple[TrainState, Metrics]:
         """Updates the network against the discriminator on the target, then on the labelled source."""
-        adversarial, gradients = self.adversarial_gradients(state, target)
-        weight = jnp.asarray(self.settings.adversarial_weight)
-        state, _ = self.apply(state, "network", _scaled(gradients, weight), self.learning_rate(state))
-        segmentation, gradients = self.segmentation_gradients(state, source)
-        state, metrics = self.apply(state, "network", gradients, self.learning_rate(state))
-        losses = {"train/loss_segmentation": segmentation, "train/loss_adversarial": adversarial}
-        return state.replace(memory=state.memory | {"steps_since_update": jnp.int32(0)}), losses | metrics
+        state, against = self.update_against_discriminator(state, target)
+        state, on_source = self.update_on_source(state, source)
+        return state.replace(memory=state.memory | {"steps_since_update": jnp.int32(0)}), against | on_source
 
     def keep_network(self, state: TrainState, losses: Metrics) -> tuple[TrainState, Metrics]:
         """Leaves the network and its optimiser as they are."""
@@ -184,8 +174,8 @@ class CyCADA(Method):
         steps = state.memory["steps_since_update"] + 1
         return state.replace(memory=state.memory | {"steps_since_update": steps}), losses | metrics
 
-    def adversarial_gradients(self, state: TrainState, target: TargetView) -> tuple[jax.Array, Params]:
-        """The unweighted loss of the network against the discriminator on the global batch, and its gradient."""
+    def update_against_discriminator(self, state: TrainState, target: TargetView) -> tuple[TrainState, Metrics]:
+        """Updates the network so that the discriminator takes the target for the source."""
 
         def loss_fn(network: Params, target: TargetView) -> tuple[jax.Array, jax.Array]:
             prediction = self.network.predict(network, target.image, _keys(target, "confusion, network"))
@@ -193,28 +183,27 @@ class CyCADA(Method):
             logits = self.discriminate(state.params["discriminator"], prediction, keys)
             return domain_cross_entropy(logits, SOURCE), _positions(logits)
 
-        local = sum_over_parts(
-            lambda target: jax.value_and_grad(loss_fn, has_aux=True)(state.params["network"], target),
-            target,
-            self.accumulate_steps,
-        )
-        (loss, positions), gradients = sum_over_devices(local)
-        return loss / positions, _scaled(gradients, 1 / positions)
+        (loss, positions), gradients = self.sums(loss_fn, state.params["network"], target)
+        gradients = _scaled(gradients, self.settings.adversarial_weight / positions)
+        state, _ = self.apply(state, "network", gradients, self.learning_rate(state))
+        return state, {"train/loss_adversarial": loss / positions}
 
-    def segmentation_gradients(self, state: TrainState, source: SourceView) -> tuple[jax.Array, Params]:
-        """The segmentation loss on the global batch, and its gradient."""
+    def update_on_source(self, state: TrainState, source: SourceView) -> tuple[TrainState, Metrics]:
+        """Updates the network on the labelled source."""
 
         def loss_fn(network: Params, source: SourceView) -> tuple[jax.Array, jax.Array]:
             prediction = self.network.predict(network, source.image, _keys(source, "segmentation"))
             return segmentation_loss(prediction.logits, source.label), count_labelled(source.label)
 
-        local = sum_over_parts(
-            lambda source: jax.value_and_grad(loss_fn, has_aux=True)(state.params["network"], source),
-            source,
-            self.accumulate_steps,
-        )
-        (loss, labelled), gradients = sum_over_devices(local)
-        return loss / labelled.clip(1), _scaled(gradients, 1 / labelled.clip(1))
+        (loss, labelled), gradients = self.sums(loss_fn, state.params["network"], source)
+        labelled = labelled.clip(1)
+        state, metrics = self.apply(state, "network", _scaled(gradients, 1 / labelled), self.learning_rate(state))
+        return state, {"train/loss_segmentation": loss / labelled, **metrics}
+
+    def sums(self, loss_fn: Any, params: Params, view: Any) -> Any:
+        """Values, further outputs and gradients of ``loss_fn(params, view)``, summed over the global batch."""
+        function = jax.value_and_grad(loss_fn, has_aux=True)
+        return sum_over_devices(sum_over_parts(lambda part: function(params, part), view, self.accumulate_steps))
 
     def discriminate(self, discriminator: Params, prediction: Prediction, keys: jax.Array | None) -> jax.Array:
         """Domain logits ``[b, h, w, 2]`` float32 of what the discriminator reads of a prediction."""

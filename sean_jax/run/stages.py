@@ -65,17 +65,16 @@ def _with_source(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _as_begun(values: Mapping[str, Any], method: type[Method], workdir: pathlib.Path) -> dict[str, Any]:
     """The settings of a run that has begun, with what its stages gave it.
 
-    Paths of products inside the run directory are those of today, in case the directory was moved.
+    Products inside the run directory are looked for where it is now, in case it was moved.
     """
-    values = dict(values)
-    config = directory.load(workdir).config.flat()
+    config, values = directory.load(workdir).config.flat(), dict(values)
     for name, stage in method.STAGES.items():
-        recorded = config.get(stage.gives)
+        recorded, folder = config.get(stage.gives), os.path.join(directory.STAGES, name)
         if recorded is None:
             continue
-        inside, rest = os.path.join(directory.STAGES, name), str(recorded).rpartition(os.path.join(directory.STAGES, name))[2]
-        product = f"{workdir / inside}{rest}"
-        if inside in str(recorded) and os.path.exists(product):
+        _, made_by_stage, rest = str(recorded).rpartition(folder)
+        product = f"{workdir / folder}{rest}"
+        if made_by_stage and os.path.exists(product):
             values |= _with_source(product, values) if stage.gives == "source" else {stage.gives: product}
         else:
             values.setdefault(stage.gives, recorded)

@@ -13,7 +13,8 @@ from sean_jax.run.checkpoints import abstract_state
 from sean_jax.settings import kind, names
 from sean_jax.training.parallel import pmap_step, replicate
 
-SETTINGS = {"sean": {"attention_threshold": 0.5}, "cycada": {"accuracy_threshold": 0.0}}  # replaces defaults that would make a test trivial
+# Replaces defaults that would make a test trivial.
+SETTINGS = {"sean": {"attention_threshold": 0.5}, "cycada": {"accuracy_threshold": 0.0}}
 
 
 def _method(name: str, **settings):

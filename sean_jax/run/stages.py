@@ -5,14 +5,21 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+
 from sean_jax import weights
-from sean_jax.config import DataSettings, NetworkSettings
+from sean_jax.config import Config, DataSettings, NetworkSettings
+from sean_jax.data.catalogue import load_dataset
+from sean_jax.data.folders import default_data_dir, resolve_source_dir
 from sean_jax.methods import METHODS, Method, Stage
 from sean_jax.models import NETWORKS
 from sean_jax.presets import PRESETS, choose_preset
 from sean_jax.run import directory, loop
 from sean_jax.run.checkpoints import has_checkpoint
 from sean_jax.run.plan import default_classes, plan, read_initial_weights
+from sean_jax.run.trained import open_translators
+from sean_jax.run.translation import DESCRIPTION, make_translation, translate_dataset
 from sean_jax.settings import names
 
 
@@ -32,13 +39,14 @@ def train(given: Mapping[str, Any], workdir: pathlib.Path, **options: Any) -> bo
     if has_checkpoint(workdir):  # a run that has begun needs its stages no longer
         return loop.train(plan(_as_begun(values, method, workdir), workdir), workdir, **options)
     given = dict(given)
-    for name, stage in [(name, stage) for name, stage in method.STAGES.items() if _is_needed(stage, values)]:
+    needed = {name: stage for name, stage in method.STAGES.items() if _is_needed(stage, values)}
+    for name, stage in needed.items():
         folder = workdir / directory.STAGES / name
         print(f"{folder}: stage {name} of {values.get('method')}", flush=True)
         product = COMMANDS[stage.command](_settings_of(stage, given, values), folder)
         if product is None:
             return False
-        products = _with_source(product, values) if stage.gives == "source" else {stage.gives: product}
+        products = _settings_from(stage, product, values)
         given, values = given | products, values | products
     return loop.train(plan(values, workdir), workdir, **options)
 
@@ -56,10 +64,15 @@ def _is_complete(path: str) -> bool:
     return os.path.isdir(path) or not weights.identify(read_initial_weights(path)).startswith("vgg16")
 
 
-def _with_source(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run on another source, which knows its own folder and has the label space of the old one."""
-    before = values["source"]
-    return {"source": source, "source_dir": None, "classes": values.get("classes") or default_classes(before)}
+def _settings_from(stage: Stage, product: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change with the product of a stage.
+
+    Another source has its own folder, and is used in the label space of the one that it replaces.
+    """
+    source = values["source"]
+    if stage.gives != "source" or product == source:
+        return {stage.gives: product}
+    return {"source": product, "source_dir": None, "classes": values.get("classes") or default_classes(source)}
 
 
 def _as_begun(values: Mapping[str, Any], method: type[Method], workdir: pathlib.Path) -> dict[str, Any]:
@@ -75,7 +88,7 @@ def _as_begun(values: Mapping[str, Any], method: type[Method], workdir: pathlib.
         _, made_by_stage, rest = str(recorded).rpartition(folder)
         product = f"{workdir / folder}{rest}"
         if made_by_stage and os.path.exists(product):
-            values |= _with_source(product, values) if stage.gives == "source" else {stage.gives: product}
+            values |= _settings_from(stage, product, values)
         else:
             values.setdefault(stage.gives, recorded)
     return values
@@ -104,5 +117,26 @@ def _trained(settings: Mapping[str, Any], folder: pathlib.Path) -> str | None:
     return str(folder) if train(settings, folder) else None
 
 
+def _translated(settings: Mapping[str, Any], folder: pathlib.Path) -> str | None:
+    """Translates the source by the run in ``translator``; gives the source itself if that is ``none``."""
+    if settings["translator"] == "none":
+        return settings["source"]
+    data_dir = settings.get("data_dir") or default_data_dir()
+    size = (settings.get("height", Config.height), settings.get("width", Config.width))
+    dataset, split = load_dataset(settings["source"]), settings.get("source_split", Config.source_split)
+    source_dir = resolve_source_dir(dataset, settings.get("source_dir"), data_dir, *size)
+    translation = make_translation(open_translators(settings["translator"], settings.get("precision")), "target")
+    described = folder / DESCRIPTION
+    if jax.process_index() == 0:
+        described = translate_dataset(translation, dataset, split, source_dir, folder, data_dir=data_dir)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the source is translated")
+    return str(described)
+
+
 # Command of a stage → function of its settings and directory that gives its product, or None if a signal ended it.
-COMMANDS: dict[str, Callable[[Mapping[str, Any], pathlib.Path], str | None]] = {"train": _trained}
+# train gives the run directory; translate gives the TOML file of the translated source.
+COMMANDS: dict[str, Callable[[Mapping[str, Any], pathlib.Path], str | None]] = {
+    "train": _trained,
+    "translate": _translated,
+}

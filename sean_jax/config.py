@@ -133,7 +133,7 @@ GROUPS: dict[str, type] = {
 }
 
 # Settings that may differ when a run is resumed: they say where things are, not what is computed.
-PLACES = ("source_dir", "target_dir", "data_dir", "loader", "init_weights")
+PLACES = ("source_dir", "target_dir", "data_dir", "loader", "init_weights", "translator")
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""CyCADA (Hoffman et al., ICML 2018): its feature-level adversarial stage, with one network for both domains.
+"""CyCADA (Hoffman et al., ICML 2018): CycleGAN, training on the translated source, and feature-level adaptation.
 
-The stages before it translate the source with CycleGAN and train the network on the translated source.
+The last of these is the method of this file; the others are stages, each an ordinary run or command. As in the authors'
+scripts, one network serves both domains.
 """
 
 from collections.abc import Mapping
@@ -11,24 +12,35 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sean_jax.methods.base import Batch, Method, Metrics, Params, TrainState, sum_over_devices, sum_over_parts
+from sean_jax.methods.base import Batch, Method, Metrics, Params, Stage, TrainState, sum_over_devices, sum_over_parts
 from sean_jax.models import Prediction
 from sean_jax.models.discriminator import Discriminator
 from sean_jax.models.network import PRECISIONS
 from sean_jax.settings import setting, settings
 from sean_jax.training import optimizers
-from sean_jax.training.adversarial import count_recognised, domain_cross_entropy
+from sean_jax.training.adversarial import add_to_window, count_recognised, domain_cross_entropy
 from sean_jax.training.augmentation import (
     AugmentationSettings,
     SourceView,
     TargetView,
     augment_source,
     augment_target,
+    random_crops,
 )
 from sean_jax.training.losses import count_labelled, segmentation_loss
-from sean_jax.training.randomness import purpose_key
+from sean_jax.training.randomness import example_keys, purpose_key
 
 SOURCE, TARGET = 1, 0  # the discriminator's classes
+_PUBLISHED = {  # of training on the translated source, and of adaptation
+    "architecture": "fcn8s",
+    "optimizer": "sgd",
+    "momentum": 0.99,
+    "weight_decay": 5e-4,
+    "height": 1024,
+    "width": 2048,
+    "steps": 100_000,
+    "noise_std": 0.0,
+}
 
 
 @settings
@@ -47,6 +59,10 @@ class CyCADASettings(AugmentationSettings):
         60.0, "update the network if the discriminator's mean accuracy in percent exceeds this", least=0, most=100
     )
     accuracy_window: int = setting(100, "steps over which the discriminator's accuracy is averaged", least=1)
+    crop_size: int = setting(2**15, "side of the random square crop in pixels; at most the image", least=24)
+    translator: str | None = setting(
+        None, "run directory of --method=cyclegan, or none to adapt features only; default: trained first"
+    )
 
 
 class CyCADA(Method):
@@ -62,7 +78,33 @@ class CyCADA(Method):
     """
 
     Settings: ClassVar[type] = CyCADASettings
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"random_flip": True}}
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reference": {"noise_std": 0.1, "noise_domains": "target"},
+        "quick": {"random_flip": True, "steps": 200, "learning_rate": 1e-4},
+        # Those of the shell scripts. Weights of a VGG-16 come from --init_weights.
+        "published": {
+            **(_PUBLISHED | {"learning_rate": 1e-5}),
+            **{"batch_size": 1, "crop_size": 768, "random_flip": True},
+        },
+    }
+    # Initial weights of a complete network are taken for those of the stage ``source``, and --source as it is.
+    STAGES: ClassVar[Mapping[str, Stage]] = {
+        "cyclegan": Stage(
+            {"method": "cyclegan"},
+            gives="translator",
+            unless=("translator", "init_weights"),
+            presets={
+                "quick": {"steps": 400, "batch_size": 1},
+                "published": {"height": 512, "width": 1024, "crop_size": 400, "batch_size": 1, "steps": 500_000},
+            },
+        ),
+        "translate": Stage({}, gives="source", command="translate", unless=("init_weights",)),
+        "source": Stage(
+            {"method": "source_only"},
+            gives="init_weights",
+            presets={"published": _PUBLISHED | {"learning_rate": 1e-3, "batch_size": 2, "ema_decay": 0.0}},
+        ),
+    }
 
     def init(self, key: jax.Array, params: Params) -> TrainState:
         image = jnp.zeros((1, 16, 16, 3))
@@ -92,8 +134,16 @@ class CyCADA(Method):
         return {"network": state.params["network"]}
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        batch = self.cropped(batch, state.step, rng)
         source = augment_source(self.settings, batch, state.step, rng)
         return self.update(state, source, augment_target(self.settings, batch, state.step, rng))
+
+    def cropped(self, batch: Batch, step: jax.Array, rng: jax.Array) -> Batch:
+        """The batch with a random part of each image, at the same place in its label."""
+        images = batch["source_image"]
+        height, width = (min(self.settings.crop_size, side) for side in images.shape[1:3])
+        keys = {domain: example_keys(rng, f"{domain}_crop", step, len(images)) for domain in ("source", "target")}
+        return {name: random_crops(keys[name.split("_")[0]], (height, width), x) for name, x in batch.items()}
 
     def update(self, state: TrainState, source: SourceView, target: TargetView) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch."""
@@ -220,22 +270,6 @@ class CyCADA(Method):
         )
         state = state.replace(params=state.params | {name: params}, opt_state=state.opt_state | {name: opt_state})
         return state, metrics
-
-
-def add_to_window(margins: jax.Array, step: jax.Array, margin: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Puts a step's margin into the window of the latest ones, and returns the window and the mean over it.
-
-    A margin is the discriminator's accuracy minus the threshold, in percent: near zero, where the sign of the mean
-    decides, float32 resolves it better than the accuracy itself.
-
-    Args:
-      margins: ``[window]`` float32, where the margin of step i (0 first) is at i modulo the window's length.
-      step: steps before this one. In the first steps, the mean is over the margins that there are.
-      margin: of this step.
-    """
-    margins = margins.at[step % margins.size].set(margin)
-    filled = jnp.arange(margins.size) <= step
-    return margins, jnp.mean(margins, where=filled)
 
 
 def _positions(logits: jax.Array) -> jax.Array:

@@ -11,13 +11,14 @@ from jax import lax
 
 from sean_jax import weights
 from sean_jax.methods import TrainState
-from sean_jax.methods.cycada import CyCADA, add_to_window
+from sean_jax.methods.cycada import CyCADA
 from sean_jax.models import Params
 from sean_jax.models.fcn8s import FC_CHANNELS
 from sean_jax.parity import seeded
 from sean_jax.parity.cases import Case, Check, check, check_seeds, check_tensors, on_one_device, relative_error
 from sean_jax.parity.fcn8s import CYCADA_MODULES, Modules, cycada_spec, input_shape, network, normalized, to_params
 from sean_jax.parity.seeded import Spec, conv
+from sean_jax.training.adversarial import add_to_window
 from sean_jax.training.augmentation import SourceView, TargetView
 from sean_jax.training.optimizers import OptimizerSettings
 

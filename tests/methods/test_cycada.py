@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import steps
 
-from sean_jax.methods.cycada import add_to_window
+from sean_jax.training.adversarial import add_to_window
 
 pytestmark = pytest.mark.xdist_group("cycada")  # the tests share compiled steps
 ALWAYS, NEVER = 0.0, 100.0  # thresholds: an accuracy is above 0 and not above 100

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from paper import CAVEATS_SWEEPS
+from paper import CAVEATS_SWEEPS, METHODS, NETWORKS
 from study import Results, Study, arguments, mean_ious, networks_of, seed_spread, small, write
 
 from sean_jax.config import describe_settings
@@ -34,7 +34,7 @@ def parser(description: str, **flags: Any) -> argparse.ArgumentParser:
         source_dir={"help": "the source's folder, as downloaded"},
         cityscapes_dir={"help": "Cityscapes' folder, as downloaded"},
         init_weights={"help": "VGG-16 weights (.pth, .safetensors, .npz); the paper starts from ImageNet's"},
-        preset={"nargs": "+", "choices": ["paper", "reference"], "default": ["paper"], "help": "one or both"},
+        preset={"nargs": "+", "choices": ["paper", "reference", "published"], "default": ["paper"]},
         **flags,
     )
 
@@ -55,13 +55,9 @@ def study(args: argparse.Namespace, source: str) -> Study:
     return Study(runs, common | where, scored, protocol=classes)
 
 
-def methods(presets: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``source_only`` and ``sean`` of the same network, under each preset."""
-    return {
-        f"{method}, {preset}": {"method": method, "preset": preset}
-        for preset in presets
-        for method in ("source_only", "sean")
-    }
+def methods(presets: Sequence[str], chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The chosen methods on the same network, under each preset."""
+    return {f"{method}, {preset}": {"method": method, "preset": preset} for preset in presets for method in chosen}
 
 
 def training(row: str) -> str:
@@ -84,12 +80,14 @@ class PaperRows(NamedTuple):
 
 
 def comparison(name: str, source: str, paper: PaperRows, description: str, also: str | None = None) -> None:
-    """Tables 1 and 2: ``source_only`` and ``sean`` under the paper's rows; ``also``: see :func:`class_table`."""
-    args = parser(description).parse_args()
+    """Tables 1 and 2: all systems of the paper, under its rows; ``also``: see :func:`class_table`."""
+    systems = list(METHODS.values())
+    args = parser(description, methods={"nargs": "+", "choices": systems, "default": systems}).parse_args()
     trainings = study(args, source)
-    rows = methods(args.preset)
+    rows = methods(args.preset, args.methods)
     results = trainings.results(rows, args.seeds, {row: training(row) for row in rows})
-    text = class_table(paper, results, also) + "\n" + notes(results, paper.caveats)
+    networks = [f"{row} (paper): {NETWORKS[row]}." for row in paper.rows]
+    text = class_table(paper, results, also) + "\n" + notes(results, [*paper.caveats, *networks])
     out = pathlib.Path(args.out or trainings.runs / name)
     write(out, text, small(results), scale=args.scale, paper=paper.rows)
 

@@ -26,7 +26,7 @@ def main() -> None:
     trainings = cityscapes.study(args, "gta5")
     (preset, *_), (seed, *_), (scored, *_) = args.preset, args.seeds, trainings.scored
     columns = []
-    for row, settings in cityscapes.methods([preset]).items():
+    for row, settings in cityscapes.methods([preset], ["source_only", "sean"]).items():
         scorer, params = trainings.open(trainings.train(cityscapes.training(row), seed, settings), scored)
         examples = scorer.sample(4)
         columns.append([colorize(scorer.segment(params, e.image)[0], scorer.palette) for e in examples])

@@ -40,6 +40,21 @@ TABLE_2: dict[str, list[float | None]] = {
         35.7,
     ],
 }  # fmt: skip
+# Row → the network of its paper, and where training started.
+NETWORKS = {
+    "NoAdapt": "dilated front end on VGG-16, from ImageNet (Hoffman et al., 2016)",
+    "FCN Wld": "dilated front end on VGG-16, from its NoAdapt",
+    "CDA": "FCN-8s on VGG-16, from a network trained on the source",
+    "CCA": "dilated front end on VGG-16, from a network trained on the source",
+    "MCD": "FCN-8s on VGG-16 with two heads, from ImageNet",
+    "CyCADA": "FCN-8s on VGG-16, from ImageNet",
+    "SEAN": "DeepLab-v2 on VGG-16 with attention, from ImageNet and PASCAL VOC",
+}
+# Row → the method here.
+METHODS = {
+    "NoAdapt": "source_only", "FCN Wld": "fcns_in_the_wild", "CDA": "cda", "CCA": "cca", "MCD": "mcd",
+    "CyCADA": "cycada", "SEAN": "sean",
+}  # fmt: skip
 TABLE_3 = {0.1: 36.3, 0.3: 37.5, 1.0: 36.1, 3.0: 24.2, 10.0: 21.4}  # lambda → mean over 16 classes, from SYNTHIA
 TABLE_4 = {0.0: 34.6, 0.1: 36.2, 0.3: 37.5, 0.5: 31.2, 0.7: 31.9}  # tau → likewise
 

@@ -20,12 +20,14 @@ import jax
 from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache
 from sean_jax.errors import UserError
+from sean_jax.methods import METHODS
 from sean_jax.run import stages
 from sean_jax.run.directory import write_json
 from sean_jax.run.records import read_lines
 from sean_jax.run.score import open_scorer
 from sean_jax.run.trained import TrainedNetwork, network_names, open_network
 from sean_jax.scoring.scorer import Scorer
+from sean_jax.settings import names
 
 Settings = Mapping[str, Any]  # fields of sean_jax.config.Config
 Scores = dict[str, dict[str, Any]]  # by network, the scores of sean_jax.scoring.scorer
@@ -68,11 +70,18 @@ class Study:
         """Trains or resumes a run and returns its directory; exits if SIGTERM stops it."""
         workdir = self.runs / f"{name}-seed{seed}"
         print(f"\n=== {workdir}", flush=True)
-        given = {key: value for key, value in {**self.settings, **settings, "seed": seed}.items() if value is not None}
+        given = {**self._shared(settings.get("method", "sean")), **settings, "seed": seed}
+        given = {key: value for key, value in given.items() if value is not None}
         finished = stages.train(given, workdir)
         if not finished:
             sys.exit(143)
         return workdir
+
+    def _shared(self, method: str) -> Settings:
+        """The common settings, without those of methods that lack them, such as the EMA's."""
+        own = names(METHODS[method].Settings)
+        others = {name for other in METHODS.values() for name in names(other.Settings)} - set(own)
+        return {name: value for name, value in self.settings.items() if name not in others}
 
     def score(self, workdir: pathlib.Path, scored: str) -> Scores:
         """Scores of a run's networks on a scored set, computed once and kept in its directory; the first counts."""

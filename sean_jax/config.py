@@ -45,6 +45,12 @@ class DataSettings:
     classes: str | None = setting(None, "label space: 19, 16, 13 or a TOML file; default: the source's")
     data_dir: str | None = setting(None, "folder of prepared data; default: $SEAN_JAX_DATA_DIR or ~/sean_jax_data")
     loader: Literal["tf_data", "grain"] = setting("tf_data", "input engine; both give the same images in one order")
+    source_sampling: Literal["uniform", "rare_classes"] = setting(
+        "uniform", "order of the source: each image once an epoch, or images with rare classes more often"
+    )
+    rare_class_temperature: float = setting(
+        0.01, "rare_classes: smaller values prefer rarer classes (DAFormer)", least=1e-4
+    )
     height: int = setting(512, "image height in pixels; images are resized at preparation", least=16)
     width: int = setting(1024, "image width in pixels", least=16)
     batch_size: int = setting(1, "images per domain and step, over all devices", least=1)

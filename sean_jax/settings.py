@@ -20,7 +20,12 @@ def setting(default: Any, help_text: str, *, least: float | None = None, most: f
     return dataclasses.field(default=default, metadata={"help": help_text, "least": least, "most": most})
 
 
-@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting,))
+def redefault(cls: Any, name: str, default: Any) -> Any:
+    """A field that changes the default of the setting ``name`` of a base class, and nothing else."""
+    return dataclasses.field(default=default, metadata=field(cls, name).metadata)
+
+
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(setting, redefault))
 def settings(cls: type[_T]) -> type[_T]:
     """Class decorator: a frozen dataclass whose float fields are pytree leaves.
 

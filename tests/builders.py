@@ -1,6 +1,8 @@
-"""Methods and networks from settings by name, as tests want them: narrow, and in float32."""
+"""Methods and networks from settings by name, as tests want them: small, and in float32."""
 
 from typing import Any
+
+import shallow
 
 from sean_jax.config import from_flat_settings
 from sean_jax.data.label_spaces import LabelSpace
@@ -33,8 +35,14 @@ def experiment(name: str, num_classes: int = 4, **settings: Any) -> Experiment:
     return Experiment(from_flat_settings(values), label_space(num_classes))
 
 
-def method(name: str, num_classes: int = 4, **settings: Any) -> Method:
-    """A method on a narrow network; see :func:`experiment`."""
+def method(name: str, num_classes: int = 4, *, attention: bool = True, **settings: Any) -> Method:
+    """A method on the network of :mod:`shallow`, for tests of what the method does with any network."""
+    network = shallow.Shallow(settings=shallow.ShallowSettings(attention=attention), num_classes=num_classes)
+    return experiment(name, num_classes, **settings).method().replace(network=network)
+
+
+def deeplab_method(name: str, num_classes: int = 4, **settings: Any) -> Method:
+    """A method on a narrow DeepLab, for tests of how the two work together; see :func:`experiment`."""
     return experiment(name, num_classes, **settings).method()
 
 

@@ -106,6 +106,29 @@ def on_two_devices(session_dir, roads) -> pathlib.Path:
     return workdir
 
 
+@pytest.fixture(scope="session")
+def train_here(roads):
+    """Trains with the settings of ``roads`` and changes in this process, where many runs share compiled programs.
+
+    It saves most of the time of a command. Tests that use it belong to the group ``runs``.
+    """
+    from sean_jax.run import stages
+
+    def run(workdir: pathlib.Path, **changes) -> None:
+        given = {name: str(x) if isinstance(x, pathlib.Path) else x for name, x in (roads | changes).items()}
+        assert stages.train(given, workdir)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_here(train_here, tmp_path_factory) -> pathlib.Path:
+    """The directory of a finished run of ``roads`` by ``train_here``; do not write to it."""
+    workdir = tmp_path_factory.mktemp("here") / "finished"
+    train_here(workdir)
+    return workdir
+
+
 @pytest.fixture
 def run_copy(finished, tmp_path) -> pathlib.Path:
     """A copy of the finished run, which a test may change."""

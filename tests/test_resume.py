@@ -13,7 +13,8 @@ from commands import Command, assert_refused
 from PIL import Image
 from rundirs import contents, same_state
 
-from sean_jax import weights
+from sean_jax import port_weights, weights
+from sean_jax.errors import UserError
 from sean_jax.run.checkpoints import read_state
 
 
@@ -70,10 +71,11 @@ def test_different_data_are_refused(run_copy, train):
 
 
 def test_a_second_process_is_refused_and_an_interrupt_is_one_line(roads, train, tmp_path):
-    command = Command(tmp_path / "output", "train", workdir=tmp_path / "run", **roads | {"steps": 100_000})
+    changes = {"steps": 100_000, "eval_split": "none"}
+    command = Command(tmp_path / "output", "train", workdir=tmp_path / "run", **roads | changes)
     while command.running() and not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
         time.sleep(0.01)
-    assert_refused(train(workdir=tmp_path / "run", steps=100_000), "train", "another process is training in --workdir")
+    assert_refused(train(workdir=tmp_path / "run", **changes), "train", "another process is training in --workdir")
     command.send(signal.SIGINT)
     assert_refused(command.result(), "train", "interrupted", code=130)
 
@@ -81,32 +83,41 @@ def test_a_second_process_is_refused_and_an_interrupt_is_one_line(roads, train, 
 # Weights
 
 
-def test_init_weights_loads_a_file_of_port_weights(finished, train, tmp_path):
+# With weights to start from, the initial parameters are PyTorch's by default. Those of other runs are compiled already.
+INITIALIZATION = {"initialization": "scratch"}
+
+
+@pytest.mark.xdist_group("runs")
+def test_init_weights_loads_a_file_of_port_weights(finished_here, train_here, tmp_path, capsys):
     file = tmp_path / "vgg.npz"
-    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
-    result = train(workdir=tmp_path / "run", init_weights=file, learning_rate=0, weight_decay=0, steps=1)
-    assert (result.code, result.said()) == (0, [])
-    assert "missing (0)" in result.stdout
+    port_weights.port(str(finished_here), str(file))
+    changes = {"init_weights": file, "learning_rate": 0.0, "weight_decay": 0.0, "steps": 1} | INITIALIZATION
+    train_here(tmp_path / "run", **changes)
+    assert "missing (0)" in capsys.readouterr().out
     student = weights.from_params(read_state(tmp_path / "run").params["student"])
     for name, tensor in weights.read(file).tensors.items():
         np.testing.assert_array_equal(student[name], tensor)
 
 
-def test_a_run_resumes_without_its_initial_weights(finished, roads, train, tmp_path):
+@pytest.mark.xdist_group("runs")
+def test_a_run_resumes_without_its_initial_weights(finished_here, train_here, tmp_path, capsys):
     """The checkpoint contains all parameters, so the file is not read, whatever the flag says."""
     file = tmp_path / "vgg.npz"
-    assert commands.run(tmp_path / "output", "port_weights", input=finished, output=file).code == 0
+    port_weights.port(str(finished_here), str(file))
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    assert train(workdir=whole, init_weights=file, steps=2).code == 0
+    changes = {"steps": 2} | INITIALIZATION
+    train_here(whole, init_weights=file, **changes)
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "checkpoints/2")
     file.unlink()
-    result = train(workdir=resumed, init_weights=tmp_path / "elsewhere.npz", steps=2)
-    assert (result.code, result.said()) == (0, [])
+    capsys.readouterr()
+    train_here(resumed, init_weights=tmp_path / "elsewhere.npz", **changes)
+    assert "resuming from step 1" in capsys.readouterr().out
     assert (resumed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert same_state(resumed, whole)
-    assert train(workdir=resumed, steps=2).code == 0
-    assert_refused(train(workdir=tmp_path / "new", init_weights=file, steps=2), "train", "vgg.npz is not a file")
+    train_here(resumed, **changes)
+    with pytest.raises(UserError, match=r"vgg\.npz is not a file"):
+        train_here(tmp_path / "new", init_weights=file, **changes)
 
 
 @pytest.mark.parametrize(

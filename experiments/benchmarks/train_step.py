@@ -19,23 +19,44 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import measure
+import numpy as np
 
 from sean_jax.config import from_flat_settings
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.experiment import Experiment
-from sean_jax.methods import SEAN, Method
+from sean_jax.methods import METHODS, Method
 from sean_jax.models import DeepLab
 from sean_jax.models.network import PRECISIONS
 from sean_jax.training.parallel import AXIS, mapped_step, replicate, shard
 
 
-def make_method(case: argparse.Namespace, **settings: Any) -> Method:
-    """SEAN and its network with the settings of the case's preset."""
-    presets = DeepLab.PRESETS.get(case.preset, {}) | SEAN.PRESETS.get(case.preset, {})
-    known = {"steps": 1000, "precision": case.precision, "initialization": "scratch", "input_convention": "bgr_mean"}
+def make_method(case: argparse.Namespace, name: str = "sean", **settings: Any) -> Method:
+    """A method and its network with the settings of the case's preset."""
+    presets = DeepLab.PRESETS.get(case.preset, {}) | METHODS[name].PRESETS.get(case.preset, {})
+    known = {
+        "method": name,
+        "height": case.height,
+        "width": case.width,
+        "steps": 1000,
+        "precision": case.precision,
+        "initialization": "scratch",
+        "input_convention": "bgr_mean",
+    }
     classes = tuple(f"class {i}" for i in range(case.classes))
     space = LabelSpace("benchmark", classes, ((0, 0, 0),) * case.classes, ((),) * case.classes)
     return Experiment(from_flat_settings({**presets, **known, **settings}), space).method()
+
+
+def batch_of(method: Method, case: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Random arrays with what the method reads."""
+    batch = measure.random_batch(case)
+    rng = np.random.default_rng(1)
+    extras = {  # beside the prepared target, for methods that read them
+        "superpixels": rng.integers(0, 100, (case.batch, case.height, case.width)).astype(np.uint8),
+        "superpixel_labels": rng.integers(0, case.classes, (case.batch, 100)).astype(np.uint8),
+        "label_distribution": rng.dirichlet(np.ones(case.classes), case.batch).astype(np.float32),
+    }
+    return batch | {f"target_{name}": extras[name] for name in method.READS.target_extras}
 
 
 def matrix_product_tflops(precision: str) -> float:
@@ -58,14 +79,14 @@ def program_gib(method: Method, state: Any, batch: dict[str, Any], rng: Any) -> 
 
 
 def main() -> None:
-    case = measure.parse(__doc__ or "", cache_dir="", remat=False, accumulate=1, plan=False, jit=False)
+    case = measure.parse(__doc__ or "", cache_dir="", remat=False, accumulate=1, plan=False, jit=False, method="sean")
     if case.cache_dir:
         jax.config.update("jax_compilation_cache_dir", case.cache_dir)
     device = jax.local_devices()[0]
-    method = make_method(case, remat=case.remat, accumulate_steps=case.accumulate)
+    method = make_method(case, case.method, remat=case.remat, accumulate_steps=case.accumulate)
     state = method.init(jax.random.key(0), method.network.init_params(jax.random.key(0)))
     method, state, rng = replicate((method, state, jax.random.key(1)), [device])
-    batch = shard(measure.random_batch(case), [device])
+    batch = shard(batch_of(method, case), [device])
     if case.jit:  # to compare pmap with jit on one device
         step = jax.jit(
             jax.vmap(lambda method, *args: method.step(*args), (None, None, 0, None), None, axis_name=AXIS),

@@ -1,8 +1,9 @@
 """From prepared sets to batches, in an order that is a function of the seed and the epoch alone.
 
 Example number ``p`` of a domain, counted over the whole run, is number ``p % n`` of epoch ``p // n``, and each epoch
-has its own permutation of the domain's ``n`` examples. So the batch of any step is known without those before it: a run
-resumes at any step at once, and each host finds its share of a batch by itself.
+has its own permutation of the domain's ``n`` examples. With probabilities, each example is drawn by itself. So the
+batch of any step is known without those before it: a run resumes at any step at once, and each host finds its share of
+a batch by itself.
 """
 
 import functools
@@ -41,6 +42,15 @@ def example_at(position: int, seed: int, domain: int, length: int) -> int:
     """The index of the example that is number ``position`` (from 0, over all epochs) of a domain in a run."""
     epoch, index = divmod(position, length)
     return int(epoch_order(seed, domain, epoch, length)[index])
+
+
+def drawn_example(position: int, seed: int, domain: int, cumulative: np.ndarray) -> int:
+    """The index of example number ``position`` of a domain whose examples are drawn, with replacement.
+
+    Args:
+      cumulative: cumulative sums of the examples' probabilities, float64 ``[length]``; the last one is 1.
+    """
+    return int(np.searchsorted(cumulative, np.random.default_rng([seed, domain, position]).random(), side="right"))
 
 
 def elements(
@@ -105,6 +115,7 @@ def training_batches(
     seed: int,
     start_step: int,
     stop_step: int,
+    source_probabilities: np.ndarray | None = None,
     target_extras: Sequence[str] = (),
     loader: str = "tf_data",
     host_index: int = 0,
@@ -120,6 +131,7 @@ def training_batches(
       seed: of the run.
       start_step: first step.
       stop_step: last step, excluded.
+      source_probabilities: [examples], of drawing each source example; None: each once an epoch, in random order.
       target_extras: names of the target's extras that are wanted with its images.
       loader: ``tf_data`` or ``grain``; both give the same batches.
       host_index: which of the hosts this is; it gets the host_index-th run of batch_size / host_count examples.
@@ -146,10 +158,20 @@ def training_batches(
     elif target_extras:
         raise ValueError(f"extras {', '.join(target_extras)} of a target, and no target")
 
+    cumulative = None
+    if source_probabilities is not None:
+        cumulative = np.cumsum(np.float64(source_probabilities))
+        cumulative /= cumulative[-1]
+
+    def source_index(position: int) -> int:
+        if cumulative is None:
+            return example_at(position, seed, SOURCE_DOMAIN, len(source))
+        return drawn_example(position, seed, SOURCE_DOMAIN, cumulative)
+
     def read(number: int) -> dict[str, Encoded]:
         step, index_in_share = divmod(number, share)
         position = step * batch_size + host_index * share + index_in_share
-        record = source.read(example_at(position, seed, SOURCE_DOMAIN, len(source)))
+        record = source.read(source_index(position))
         encoded: dict[str, Encoded] = {"source_image": record["image"], "source_label": record.get("label", b"")}
         if target is not None:
             index = example_at(position, seed, TARGET_DOMAIN, len(target))

@@ -47,3 +47,25 @@ def class_shares(prepared: PreparedSet, label_map: np.ndarray, num_classes: int)
     with contextlib.suppress(OSError):  # a folder that cannot be written to costs the time again, no more
         write_extra(prepared, name, found)
     return found
+
+
+def rare_class_probabilities(shares: np.ndarray, temperature: float, least_share: float = 0.003) -> np.ndarray:
+    """Probabilities of examples under rare-class sampling (DAFormer, Hoyer et al., CVPR 2022).
+
+    A class c is drawn with a probability in proportion to exp((1 − f_c) / temperature), f_c its share of all pixels;
+    then an example in which it covers at least ``least_share`` (about 3,000 pixels of DAFormer's source images).
+
+    Args:
+      shares: [examples, classes], from :func:`class_shares`.
+      temperature: small values prefer rare classes more; DAFormer's is 0.01.
+
+    Returns:
+      float64 [examples], which sum to 1; equal ones if no class covers enough of any example.
+    """
+    holds = shares >= least_share
+    counts = holds.sum(0)
+    logits = np.where(counts > 0, (1 - shares.mean(0)) / temperature, -np.inf)
+    if not counts.any():
+        return np.full(len(shares), 1 / len(shares))
+    classes = np.exp(logits - logits.max())
+    return (holds / np.maximum(counts, 1)) @ (classes / classes.sum())

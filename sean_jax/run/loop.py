@@ -15,7 +15,7 @@ from sean_jax import weights
 from sean_jax.data.dataset import label_map
 from sean_jax.data.pipeline import check_loader, training_batches
 from sean_jax.data.prepared import PreparedSet
-from sean_jax.data.statistics import class_shares
+from sean_jax.data.statistics import class_shares, rare_class_probabilities
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method, TrainState
 from sean_jax.run import directory
@@ -141,6 +141,7 @@ def _fit(
         seed=config.seed,
         start_step=restored_step,
         stop_step=config.steps,
+        source_probabilities=_source_probabilities(plan, inputs.source),
         target_extras=method.READS.target_extras,
         loader=config.loader,
         host_index=jax.process_index(),
@@ -235,9 +236,19 @@ def _initial_state(plan: Plan, method: Method, inputs: Inputs, say: Say) -> Trai
     state = method.init(purpose_key(rng, "method_init"), params)
     if not method.READS.source_statistics:
         return state
+    return method.with_source_shares(state, jnp.asarray(_source_shares(plan, inputs.source), jnp.float32))
+
+
+def _source_shares(plan: Plan, source: PreparedSet) -> np.ndarray:
     space = plan.experiment.label_space
-    shares = class_shares(inputs.source, label_map(plan.source, space), space.num_classes)
-    return method.with_source_shares(state, jnp.asarray(shares, jnp.float32))
+    return class_shares(source, label_map(plan.source, space), space.num_classes)
+
+
+def _source_probabilities(plan: Plan, source: PreparedSet) -> np.ndarray | None:
+    config = plan.experiment.config
+    if config.source_sampling == "uniform":
+        return None
+    return rare_class_probabilities(_source_shares(plan, source), config.rare_class_temperature)
 
 
 def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None) -> dict[str, float]:

@@ -16,18 +16,19 @@ def count_labelled(labels: jax.Array) -> jax.Array:
     return _count(labels != IGNORE_LABEL)
 
 
-def segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def segmentation_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     """Sums the cross-entropy over labelled pixels: equation 3 without its division.
 
     Args:
       logits: ``[b, h, w, classes]`` float32; upsampled bilinearly (corners not aligned) to the size of the labels.
       labels: ``[b, H, W]`` integers, class index or ``IGNORE_LABEL``.
+      weights: of the pixels, ``[b, H, W]``; default: 1.
     """
     _, height, width = labels.shape
     logits = resize_bilinear(logits, (height, width))
     labelled = labels != IGNORE_LABEL
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(labelled, labels, 0).astype(jnp.int32))
-    return jnp.sum(jnp.where(labelled, losses, 0))
+    return jnp.sum(jnp.where(labelled, losses if weights is None else weights * losses, 0))
 
 
 def attention_mask(attention: jax.Array, threshold: float) -> jax.Array:

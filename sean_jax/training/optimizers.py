@@ -15,7 +15,9 @@ class OptimizerSettings:
 
     optimizer: Literal["adam", "sgd"] = setting("adam", "optimiser, with PyTorch's meaning of its settings")
     learning_rate: float = setting(1e-5, "learning rate", least=0)
-    learning_rate_schedule: Literal["constant", "cosine"] = setting("constant", "learning rate over the steps of a run")
+    learning_rate_schedule: Literal["constant", "cosine", "poly"] = setting(
+        "constant", "learning rate over the steps of a run; poly: times (1 - step / steps)^0.9"
+    )
     learning_rate_final_fraction: float = setting(
         0.05, "final learning rate of the cosine schedule, as a fraction of --learning_rate", least=0, most=1
     )
@@ -28,12 +30,15 @@ def learning_rate_at(settings: OptimizerSettings, step: jax.Array, steps: jax.Ar
     """The learning rate at ``step`` (0 first) of a run of ``steps``; float32.
 
     ``cosine`` falls from ``learning_rate`` to ``learning_rate_final_fraction`` of it after ``steps``, as
-    ``optax.cosine_decay_schedule`` does. (That one rejects traced settings, with which a sweep compiles once.)
+    ``optax.cosine_decay_schedule`` does. (That one rejects traced settings, with which a sweep compiles once.) ``poly``
+    falls to zero.
     """
     rate = jnp.float32(settings.learning_rate)
     if settings.learning_rate_schedule == "constant":
         return rate
     progress = jnp.minimum(step.astype(jnp.float32) / steps, 1.0)
+    if settings.learning_rate_schedule == "poly":  # DeepLab's
+        return rate * (1 - progress) ** 0.9
     floor = settings.learning_rate_final_fraction
     return rate * (floor + (1 - floor) * 0.5 * (1 + jnp.cos(jnp.pi * progress)))
 

@@ -1,4 +1,4 @@
-"""Helpers for tests of methods: a batch of different examples, narrow parameters, compiled steps."""
+"""Helpers for tests of methods: a batch of different examples, parameters of a small network, compiled steps."""
 
 import functools
 
@@ -13,22 +13,22 @@ from sean_jax.training.augmentation import SourceView
 from sean_jax.training.parallel import AXIS, pmap_step
 
 CLASSES = 4
+NETWORK = builders.method("source_only", CLASSES).network
 DEVICES = jax.local_devices()
 
 
 @functools.cache
 def params(seed: int = 0):
-    """Initial parameters of the narrow network; equal for all settings that do not change the architecture."""
-    return jax.tree.map(np.asarray, builders.deeplab(CLASSES).init_params(jax.random.key(seed)))
+    """Initial parameters of :data:`NETWORK`, the network of :func:`builders.method`."""
+    return jax.tree.map(np.asarray, NETWORK.init_params(jax.random.key(seed)))
 
 
 @functools.cache
 def teacher():
     """Parameters whose attention varies over the image."""
     found = jax.tree.map(lambda x: np.float32(1.1) * x, params())
-    kernel = found["head"]["attention"]["conv"]["kernel"]
-    kernel = np.float32(0.02) * np.asarray(jax.random.normal(jax.random.key(7), kernel.shape))
-    return found | {"head": found["head"] | {"attention": {"conv": {"kernel": kernel}}}}
+    kernel = np.asarray(jax.random.normal(jax.random.key(7), found["head"]["attention"]["kernel"].shape))
+    return found | {"head": found["head"] | {"attention": {"kernel": kernel}}}
 
 
 def batch(method: str = "sean", size: int = 32, examples: int = 4) -> dict[str, np.ndarray]:
@@ -60,7 +60,7 @@ def median_attention(images) -> float:
 
 @jax.jit
 def _attention(parameters, images):
-    return builders.deeplab(CLASSES).predict(parameters, images).maps["attention"]
+    return NETWORK.predict(parameters, images).maps["attention"]
 
 
 def gradients(method: Method, student, teacher_params, view: Views, devices: int = 1):
@@ -78,7 +78,7 @@ def _mapped_gradients(devices: int):
 
 
 def init(method: Method):
-    """The state at step 0 from :func:`params`."""
+    """The state at step 0 of a method on :data:`NETWORK`, from :func:`params`."""
     return method.init(jax.random.key(1), jax.tree.map(jnp.asarray, params()))
 
 

@@ -9,19 +9,27 @@ import pytest
 import steps
 
 from sean_jax.methods import METHODS
-from sean_jax.run.checkpoints import abstract_state
+from sean_jax.run.checkpoints import Checkpoints, abstract_state
 from sean_jax.settings import kind, names
 from sean_jax.training.parallel import pmap_step, replicate
 
-# Replaces defaults that would make a test trivial.
-SETTINGS = {"sean": {"attention_threshold": 0.5}, "cycada": {"accuracy_threshold": 0.0}}
+# The tests of a method share compiled programs.
+for_each_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in METHODS]
+)
+
+SETTINGS = {
+    "sean": {"attention_threshold": 0.5},
+    "sac": {"views": 2},
+    "cycada": {"accuracy_threshold": 0.0},
+}  # replaces defaults that would make a test trivial
 
 
 def _method(name: str, **settings):
     return builders.method(name, **{"learning_rate": 1e-3, "random_flip": True} | SETTINGS.get(name, {}) | settings)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_a_step_is_equal_on_one_and_four_devices(name):
     """The step draws noise and mirroring itself, so an example must get the same random numbers on any device."""
     method, batch = _method(name), steps.batch(name)
@@ -33,7 +41,7 @@ def test_a_step_is_equal_on_one_and_four_devices(name):
         assert steps.relative(method.evaluated(four)[network], params) < 1e-5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_the_step_compiles_once_and_makes_no_hidden_copies(name):
     """If the state had another layout at the first step than later, the second step would compile again.
 
@@ -55,6 +63,29 @@ def test_the_step_compiles_once_and_makes_no_hidden_copies(name):
     assert not durations  # because numbers in the settings are arguments of the compiled step
 
 
+@for_each_method
+def test_a_run_that_was_killed_resumes_with_the_same_bits(name, tmp_path):
+    """A state that was written to disk after one step and read back takes the same two steps."""
+    method, devices = _method(name), steps.DEVICES[:1]
+    step, checkpoints = pmap_step(method, devices), Checkpoints(tmp_path, keep_best=False)
+
+    def advance(state, first: int, last: int):
+        state, rng = replicate((state, jax.random.key(3)), devices)
+        for number in range(first, last):
+            raw = {key: np.roll(x, number, 0) for key, x in steps.batch(name).items()}
+            state, _ = step(state, raw, rng)
+            if number == 0:
+                checkpoints.save(1, state, {}, None)
+                checkpoints.wait()
+        return state
+
+    whole = advance(steps.init(method), 0, 3)
+    resumed = advance(checkpoints.restore(1, abstract_state(method)), 1, 3)
+    checkpoints.close()
+    assert steps.same_bits(resumed, whole)
+    assert not steps.same_bits(resumed.params, steps.init(method).params)
+
+
 @contextlib.contextmanager
 def _compilations():
     durations: list[float] = []
@@ -68,7 +99,7 @@ def _compilations():
     jax.monitoring.unregister_event_duration_listener(note)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_metrics_include_learning_rate_and_gradient_norm(name):
     method, batch = _method(name, weight_decay=0.0), steps.batch(name)
     _, metrics = steps.run(method, batch)
@@ -77,7 +108,7 @@ def test_metrics_include_learning_rate_and_gradient_norm(name):
     assert metrics["train/gradient_norm"] > 0
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_accumulated_steps_equal_those_of_the_full_batch(name):
     if not METHODS[name].ACCUMULATES:
         pytest.skip(f"{name} refuses accumulation")
@@ -89,7 +120,7 @@ def test_accumulated_steps_equal_those_of_the_full_batch(name):
     assert steps.relative(parts.params, whole.params) < 1e-5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@for_each_method
 def test_evaluated_networks_are_complete_parts_of_the_parameters(name):
     method = _method(name)
     state = abstract_state(method)

@@ -12,6 +12,8 @@ import steps
 from sean_jax.methods.sean import Views
 from sean_jax.training.augmentation import SourceView
 
+pytestmark = pytest.mark.xdist_group("precision")  # the tests share compiled programs
+
 CLASSES = 4
 
 
@@ -19,7 +21,7 @@ CLASSES = 4
 def _step(precision: str):
     """Losses and the student's gradients on a fixed batch; the mask is all ones, so no threshold can flip."""
     settings = {"precision": precision, "attention_threshold": 0.0, "consistency_weight": 3.0}
-    method = builders.method("sean", width_multiplier=1 / 16, **settings)
+    method = builders.deeplab_method("sean", width_multiplier=1 / 16, **settings)
     student, teacher = (method.network.init_params(jax.random.key(seed)) for seed in (0, 1))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (2, 1, 2, 6, 8, 3)).repeat(8, 3).repeat(8, 4), jnp.float32)[:, 0]

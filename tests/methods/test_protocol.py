@@ -27,7 +27,7 @@ from sean_jax.run.plan import plan, prepare_training
 from sean_jax.run.trained import open_network
 from sean_jax.training.parallel import AXIS
 
-pytestmark = pytest.mark.xdist_group("protocol")  # the tests share compiled programs
+pytestmark = pytest.mark.xdist_group("runs")  # tests that train in their own process share compiled programs
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from steps import CLASSES, batch, gradients, median_attention, params, relative,
 from sean_jax.methods.sean import Views
 from sean_jax.training.parallel import AXIS
 
+pytestmark = pytest.mark.xdist_group("sean")  # the tests share compiled programs
+
 
 @pytest.mark.parametrize("reduction", ["all_positions", "kept_positions"])
 def test_gradients_are_equal_on_one_and_on_four_devices(reduction):
@@ -30,7 +32,7 @@ def test_gradients_are_equal_on_one_and_on_four_devices(reduction):
 @pytest.mark.parametrize("resolution", ["output", "input"])
 def test_losses_are_means_over_the_global_batch(resolution):
     """Compares the losses with their definition, computed independently."""
-    view, network = views(batch()), builders.deeplab(CLASSES)
+    view, network = views(batch()), steps.NETWORK
     threshold = median_attention(view.teacher_target)
     method = builders.method("sean", attention_threshold=threshold, consistency_resolution=resolution)
     _, metrics = gradients(method, params(), teacher(), view, 4)
@@ -56,7 +58,7 @@ def test_losses_are_means_over_the_global_batch(resolution):
 
 def test_gradients_are_those_of_equation_6():
     """Against JAX's derivative of the loss as the paper states it, on one device."""
-    view, network, weight = views(batch()), builders.deeplab(CLASSES), 30.0
+    view, network, weight = views(batch()), steps.NETWORK, 30.0
     threshold = median_attention(view.teacher_target)
     labels = jnp.asarray(view.source.label, jnp.int32)
 
@@ -124,9 +126,10 @@ def test_without_attention_the_mask_ratio_is_one():
 
 def test_reference_does_not_change_unused_branches():
     """PyTorch's Adam skips parameters without a gradient, including weight decay, so the teacher's stay too."""
-    method = builders.method("sean", **builders.preset("reference"))
-    state, _ = steps.run(method, batch())
-    before, after = params()["head"]["classifier"], state.params["student"]["head"]["classifier"]
+    method = builders.deeplab_method("sean", **builders.preset("reference"))
+    before = method.network.init_params(jax.random.key(0))
+    state, _ = steps.run(method, batch(), state=method.init(jax.random.key(1), before))
+    before, after = before["head"]["classifier"], state.params["student"]["head"]["classifier"]
     for name in ("branch_2", "branch_3"):
         np.testing.assert_array_equal(after[name]["kernel"], before[name]["kernel"])
     assert np.any(after["branch_1"]["kernel"] != before["branch_1"]["kernel"])

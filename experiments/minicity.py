@@ -1,0 +1,45 @@
+"""minicity_game → minicity_camera: all methods on the bundled synthetic data set, with a thin network.
+
+    python experiments/minicity.py
+
+Needs no download. All rows have the same network (width multiplier 1/4, from scratch), image size (192x96), number of
+steps (600), batch size and schedule: those of `--preset=quick`. The oracle row trains on labels of the target
+(target-supervised). Scores are on the target's test split; the last checkpoint counts. --methods chooses rows.
+
+Cost: about five minutes per row and seed on two CPU cores; one seed unless --seeds is given.
+--scale=smoke shows in a minute that everything runs; its numbers mean nothing.
+"""
+
+import pathlib
+
+import cityscapes
+import plots
+import study
+
+from sean_jax.methods import METHODS
+
+SCORED = {"minicity_camera": {"dataset": "minicity_camera", "split": "test"}}
+SETTINGS = {"quick": {"preset": "quick"}, "smoke": cityscapes.SMOKE}
+ROWS: dict[str, study.Settings] = {
+    **{name: {"method": name} for name, method in METHODS.items() if method.SEGMENTS},
+    "oracle": {"method": "source_only", "source": "minicity_camera"},
+}
+
+
+def main() -> None:
+    parser = study.arguments(__doc__ or "", SETTINGS, methods={"nargs": "+", "choices": list(ROWS)})
+    parser.set_defaults(seeds=[0])
+    args = parser.parse_args()
+    common = {"data_dir": args.data_dir, "loader": args.loader, "precision": args.precision}
+    runs = study.Study(pathlib.Path(args.runs) / "minicity" / args.scale, SETTINGS[args.scale] | common, SCORED)
+    rows = {name: ROWS[name] for name in args.methods or ROWS}
+    results = runs.results(rows, args.seeds, {})
+    out = pathlib.Path(args.out or runs.runs / "results" / "minicity")
+    table = study.seeds_table(results, list(SCORED))
+    table += "\n" + study.paired_rows(results, list(SCORED), [(row, "source_only") for row in rows])
+    study.write(out, table, study.small(results), scale=args.scale, protocol="all")
+    plots.dots(results, "minicity_camera", out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    study.run(main)

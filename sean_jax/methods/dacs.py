@@ -1,0 +1,145 @@
+"""DACS: domain adaptation by cross-domain mixed sampling (Tranheden et al., WACV 2021; code: vikolss/DACS).
+
+Half of the classes of each source image are pasted onto a target image, and their labels onto the teacher's
+pseudo-labels; the student learns from the mixed image, with changed colours, and from the source image.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from sean_jax.methods.base import (
+    Batch,
+    Metrics,
+    Params,
+    TrainState,
+    concatenate_over_parts,
+    sum_over_devices,
+    sum_over_parts,
+)
+from sean_jax.methods.self_ensembling import SelfEnsembling
+from sean_jax.ops.resize import resize_bilinear
+from sean_jax.settings import redefault, setting, settings
+from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, mirror_target
+from sean_jax.training.ema import EMASettings
+from sean_jax.training.losses import count_labelled, segmentation_loss
+from sean_jax.training.mixing import class_mask, paste
+from sean_jax.training.photometric import PhotometricSettings, photometric
+from sean_jax.training.randomness import example_keys
+
+
+@settings
+class DACSSettings(PhotometricSettings, AugmentationSettings, EMASettings):
+    """The published values; DACS adds no noise."""
+
+    noise_std: float = redefault(AugmentationSettings, "noise_std", 0.0)
+    random_flip: bool = redefault(AugmentationSettings, "random_flip", True)
+    ema_ramp: bool = redefault(EMASettings, "ema_ramp", True)
+    confidence_threshold: float = setting(
+        0.968, "confidence of the teacher above which a pseudo-label counts as certain", least=0, most=1
+    )
+    mixed_weight: float = setting(1.0, "weight of the loss on mixed images", least=0)
+
+
+class Views(NamedTuple):
+    """The augmented batch of one device: the source, and mixed images with labels and weights."""
+
+    source: SourceView
+    mixed: SourceView
+    weight: jax.Array  # [b, H, W] float32
+
+
+class DACS(SelfEnsembling):
+    """Cross-entropy on the source and on mixed images."""
+
+    Settings: ClassVar[type] = DACSSettings
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {
+            "optimizer": "sgd",
+            "learning_rate": 2.5e-4,
+            "learning_rate_schedule": "poly",
+            "weight_decay": 5e-4,
+            "batch_size": 2,
+            "steps": 250_000,
+        },
+    }
+
+    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        target = mirror_target(self.settings, batch, state.step, rng)
+        label, confident = concatenate_over_parts(
+            lambda images: self.pseudo_labels(state.params["teacher"], images), target, self.accumulate_steps
+        )
+        # The share of certain pixels over all target images is the weight of every pseudo-label.
+        certain, pixels = sum_over_devices(
+            (jnp.sum(confident, dtype=jnp.int32).astype(jnp.float32), jnp.float32(label.size))
+        )
+        source = augment_source(self.settings, batch, state.step, rng)
+        views = self.mix(source, target, label, certain / pixels, state.step, rng)
+        state, metrics = self.update(state, views)
+        return state, metrics | {"train/certain_pixels": certain / pixels}
+
+    def pseudo_labels(self, teacher: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The teacher's classes ``[b, H, W]`` uint8, and whether it is certain of them, at the images' size."""
+        logits = resize_bilinear(self.network.predict(teacher, images).logits, (images.shape[1], images.shape[2]))
+        confidence = jnp.max(jax.nn.softmax(logits), -1)
+        return lax.stop_gradient(
+            (jnp.argmax(logits, -1).astype(jnp.uint8), confidence >= self.settings.confidence_threshold)
+        )
+
+    def mix(
+        self,
+        source: SourceView,
+        target: jax.Array,
+        label: jax.Array,
+        weight: jax.Array,
+        step: jax.Array,
+        rng: jax.Array,
+    ) -> Views:
+        """Pastes classes of each source image onto the target image with the same index.
+
+        Args:
+          label: pseudo-labels of the target.
+          weight: of each pseudo-label in the loss; pasted pixels weigh 1.
+        """
+        examples = target.shape[0]
+        masks = jax.vmap(lambda key, label: class_mask(key, label, self.network.num_classes))(
+            example_keys(rng, "class_mix", step, examples), source.label
+        )
+        image = paste(masks, source.image, target)
+        image = photometric(self.settings, example_keys(rng, "photometric", step, examples), image)
+        mixed = SourceView(
+            image, paste(masks, source.label, label), example_keys(rng, "target_dropout", step, examples)
+        )
+        return Views(source, mixed, jnp.where(masks, 1.0, weight))
+
+    def update(self, state: TrainState, views: Views) -> tuple[TrainState, Metrics]:
+        """One step on mixed images."""
+        local = count_labelled(views.source.label), jnp.float32(views.weight.size)
+        labelled, pixels = sum_over_devices(local)
+
+        def loss_fn(student: Params, views: Views) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            images, keys = (
+                jnp.concatenate([getattr(v, name) for v in (views.source, views.mixed)])
+                for name in ("image", "dropout")
+            )
+            logits = self.network.predict(student, images, keys).logits
+            split = views.source.image.shape[0]
+            segmentation = segmentation_loss(logits[:split], views.source.label) / labelled.clip(1)
+            mixed = segmentation_loss(logits[split:], views.mixed.label, views.weight) / pixels
+            return segmentation + self.settings.mixed_weight * mixed, (segmentation, mixed)
+
+        summed = sum_over_parts(
+            lambda part: jax.grad(loss_fn, has_aux=True)(state.params["student"], part), views, self.accumulate_steps
+        )
+        gradients, (segmentation, mixed) = sum_over_devices(summed)
+        state, metrics = self.apply_gradients(state, gradients)
+        loss = segmentation + self.settings.mixed_weight * mixed
+        return state, {
+            "train/loss": loss,
+            "train/loss_segmentation": segmentation,
+            "train/loss_mixed": mixed,
+            **metrics,
+        }

@@ -1,0 +1,80 @@
+"""Tests of DACS: pseudo-labels, mixed images and their weights, and which parameters move."""
+
+import builders
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import steps
+
+from sean_jax.training.augmentation import augment_source
+from sean_jax.training.parallel import AXIS
+
+pytestmark = pytest.mark.xdist_group("dacs")
+
+
+def _method(**settings):
+    return builders.method("dacs", **settings)
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Views of a batch without changed colours, its pseudo-labels, and the mask of pasted pixels."""
+    method, raw = _method(color_jitter_probability=0.0, blur_probability=0.0, random_flip=False), steps.batch()
+    label = jnp.full(raw["source_label"].shape, 2, jnp.uint8)
+
+    def mix(batch):
+        source = augment_source(method.settings, batch, jnp.int32(0), jax.random.key(0))
+        return method.mix(source, batch["target_image"], label, jnp.float32(0.25), jnp.int32(0), jax.random.key(0))
+
+    views = jax.pmap(mix, AXIS, devices=steps.DEVICES[:1])({k: jnp.asarray(x[None]) for k, x in raw.items()})
+    views = jax.tree.map(lambda x: x[0], views)
+    return raw, views, np.asarray(views.weight) == 1
+
+
+def test_mixed_images_hold_whole_classes_of_the_source(mixed):
+    raw, views, pasted = mixed
+    expected = np.where(pasted[..., None], raw["source_image"], raw["target_image"])
+    np.testing.assert_array_equal(views.mixed.image, expected)
+    np.testing.assert_array_equal(views.mixed.label, np.where(pasted, raw["source_label"], 2))
+    assert set(np.unique(views.weight)) == {np.float32(0.25), np.float32(1)}
+    for mask, label in zip(pasted, raw["source_label"], strict=True):
+        assert len(np.unique(label[mask])) == -(-len(np.unique(label)) // 2)
+
+
+def test_the_loss_is_the_weighted_cross_entropy_over_all_pixels(mixed):
+    """Computed in NumPy from the network's logits; ignored pixels of the source stay ignored where they are pasted."""
+    _, views, _ = mixed
+    method = _method(learning_rate=0.0)
+    update = jax.pmap(
+        lambda method, state, views: method.update(state, views)[1],
+        AXIS,
+        in_axes=(None, None, 0),
+        out_axes=None,
+        devices=steps.DEVICES[:1],
+    )
+    metrics = update(method, steps.init(method), jax.tree.map(lambda x: x[None], views))
+    expected = {}
+    for name, view, weight in (("segmentation", views.source, None), ("mixed", views.mixed, views.weight)):
+        logits = method.network.predict(steps.params(), view.image, view.dropout).logits
+        logits = jax.image.resize(logits, (*view.label.shape, steps.CLASSES), "bilinear", antialias=False)
+        log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
+        label = np.asarray(view.label)
+        picked = np.take_along_axis(log_probs, np.where(label == 255, 0, label)[..., None].astype(int), -1)[..., 0]
+        losses = np.where(label == 255, 0, -picked)
+        expected[name] = losses.sum() / (label != 255).sum() if weight is None else (losses * weight).mean()
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[f"train/loss_{name}"], value, rtol=1e-4)
+    np.testing.assert_allclose(metrics["train/loss"], sum(expected.values()), rtol=1e-4)
+
+
+def test_pseudo_labels_are_the_teachers_classes_at_the_images_size():
+    raw = steps.batch()
+    network = _method().network
+    logits = network.predict(steps.params(), raw["target_image"]).logits
+    logits = jax.image.resize(logits, (*raw["source_label"].shape, steps.CLASSES), "bilinear", antialias=False)
+    confidence = np.asarray(jax.nn.softmax(logits)).max(-1)
+    method = _method(confidence_threshold=float(np.median(confidence)))
+    label, certain = jax.jit(method.pseudo_labels)(steps.params(), jnp.asarray(raw["target_image"]))
+    assert np.mean(np.asarray(label) == np.asarray(logits).argmax(-1)) > 0.999
+    assert np.mean(np.asarray(certain) == (confidence >= np.median(confidence))) > 0.99

@@ -14,20 +14,20 @@ ALWAYS, NEVER = 0.0, 100.0  # thresholds: an accuracy is above 0 and not above 1
 
 
 def _method(**settings):
-    """All methods of these tests but one differ in numbers only, so they share one compiled step."""
+    """All methods of these tests but one differ in numbers only, so that they share a compiled step."""
     defaults = {"learning_rate": 1e-3, "weight_decay": 0.0, "accuracy_window": 1}
     return builders.method("cycada", **defaults | settings)
 
 
-def _run(state=None, *, unlabelled: bool = False, target=None, count: int = 1, **settings):
-    """State and metrics after ``count`` steps from a copy of ``state``, as NumPy arrays."""
+def _run(state=None, *, unlabelled: bool = False, target=None, **settings):
+    """State and metrics after a step from a copy of ``state``, as NumPy arrays."""
     batch = steps.batch("cycada")
     if target is not None:
         batch = batch | {"target_image": target}
     if unlabelled:
         batch = batch | {"source_label": np.full_like(batch["source_label"], 255)}
     start = None if state is None else jax.tree.map(jnp.array, state)
-    return jax.tree.map(np.asarray, steps.run(_method(**settings), batch, steps=count, state=start))
+    return jax.tree.map(np.asarray, steps.run(_method(**settings), batch, state=start))
 
 
 def _constant_discriminator(bias: float):
@@ -99,26 +99,33 @@ def test_the_adversarial_and_the_supervised_update_share_moments_in_this_order()
     )
     found = moment(adversarial_weight=float(weight), weight_decay=float(decay))
     assert steps.relative(found, expected) < 1e-5
-    of_adversarial, of_supervised = (np.linalg.norm(x["trunk"]["conv5_3"]["kernel"]) for x in (confusion, segmentation))
+    of_adversarial, of_supervised = (np.linalg.norm(x["trunk"]["conv"]["kernel"]) for x in (confusion, segmentation))
     assert 0.1 < weight * of_adversarial / of_supervised < 10  # neither part is negligible
 
 
 def test_the_discriminator_beats_chance_and_the_network_then_deceives_it():
-    """First the discriminator learns on a frozen network, then the network without source labels."""
-    start = steps.init(_method())
-    network = start.params["network"]
-    scores = {"classifier": jax.tree.map(lambda x: np.float32(1000) * x, network["head"]["classifier"])}
-    params = start.params | {"network": network | {"head": network["head"] | scores}}
+    """First the discriminator learns on a frozen network, then the network, without source labels.
+
+    Metrics are means over the last five steps, since dropout makes them noisy.
+    """
     target = np.full_like(steps.batch("cycada")["target_image"], 255)
-    trained, metrics = _run(
-        start.replace(params=params), target=target, count=12, accuracy_threshold=NEVER, learning_rate=0.01
-    )
-    assert metrics["train/domain_accuracy"] > 0.9
-    assert metrics["train/loss_adversarial"] > 1
-    frozen = {"discriminator_learning_rate_factor": 0.0, "accuracy_threshold": ALWAYS, "learning_rate": 0.01}
-    _, metrics = _run(trained, target=target, unlabelled=True, count=6, adversarial_weight=10.0, **frozen)
-    assert metrics["train/domain_accuracy"] < 0.6
-    assert metrics["train/loss_adversarial"] < 0.2
+    common = {"target": target, "learning_rate": 3e-3, "noise_std": 0.0}
+    state, metrics = None, []
+
+    def mean(name):
+        return np.mean([found[f"train/{name}"] for found in metrics[-5:]])
+
+    for _ in range(15):
+        state, found = _run(state, accuracy_threshold=NEVER, **common)
+        metrics.append(found)
+    assert mean("domain_accuracy") > 0.6
+    assert mean("loss_adversarial") > 1
+    common |= {"unlabelled": True, "discriminator_learning_rate_factor": 0.0, "adversarial_weight": 10.0}
+    for _ in range(15):
+        state, found = _run(state, accuracy_threshold=ALWAYS, **common)
+        metrics.append(found)
+    assert mean("domain_accuracy") < 0.55
+    assert mean("loss_adversarial") < 0.3
 
 
 def test_on_features_the_adversarial_update_does_not_reach_the_classifier():

@@ -15,6 +15,7 @@ Expected: the published means, which are in the table (from GTA-5, 19 classes).
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 from typing import Any
@@ -22,12 +23,24 @@ from typing import Any
 import cityscapes
 import study
 
+from sean_jax.data.catalogue import load_dataset
+from sean_jax.data.folders import default_data_dir, resolve_source_dir
 from sean_jax.methods.cycada import CyCADA
 from sean_jax.run.stages import COMMANDS
 
 PUBLISHED = {"source only": 17.9, "features": 29.2, "pixels": 34.8, "pixels and features": 35.4, "oracle": 60.3}
-SMOKE: dict[str, Any] = {"height": 32, "width": 64}
-SMOKE_CYCLEGAN: dict[str, Any] = {"translator_width": 4, "translator_blocks": 1}
+ROWS = {"source only": "features", "pixels": "pixels and features"}  # without adapting features, and with
+
+
+def small_cyclegan(settings: study.Settings) -> dict[str, Any]:
+    """Settings of a CycleGAN at smoke scale. It enlarges the images, which are too small for its discriminators."""
+    data_dir = settings.get("data_dir") or default_data_dir()
+    size = settings["height"], settings["width"]
+    folders = {
+        f"{domain}_dir": str(resolve_source_dir(load_dataset(settings[domain]), None, data_dir, *size))
+        for domain in ("source", "target")
+    }
+    return {**folders, "height": 24, "width": 48, "translator_width": 4, "translator_blocks": 1}
 
 
 def translated(trainings: study.Study, seed: int, settings: study.Settings) -> dict[str, Any]:
@@ -42,18 +55,15 @@ def translated(trainings: study.Study, seed: int, settings: study.Settings) -> d
 
 
 def rows(trainings: study.Study, seed: int, preset: str, smoke: bool) -> dict[str, dict[str, Any]]:
-    """Trains and scores all ablations with one seed."""
+    """Trains and scores all ablations with one seed; at smoke scale, only those on the translated source."""
     own = {name: {**stage.settings, **stage.presets.get(preset, {})} for name, stage in CyCADA.STAGES.items()}
-    pixels = translated(trainings, seed, own["cyclegan"] | (SMOKE_CYCLEGAN if smoke else {}))
+    pixels = translated(trainings, seed, own["cyclegan"] | (small_cyclegan(trainings.settings) if smoke else {}))
     found = {}
-    for without, with_features, source in (
-        ("source only", "features", {}),
-        ("pixels", "pixels and features", pixels),
-    ):
-        name = without.replace(" ", "_")
-        found[without] = trainings.result(name, seed, own["source"] | source)
-        trained = str(trainings.train(name, seed, own["source"] | source))
-        adapted = {"method": "cycada", "init_weights": trained, **source}
+    for row, with_features in list(ROWS.items())[smoke:]:
+        source = pixels if row == "pixels" else {}
+        name = row.replace(" ", "_")
+        found[row] = trainings.result(name, seed, own["source"] | source)
+        adapted = {"method": "cycada", **source, "init_weights": str(trainings.workdir(name, seed))}
         found[with_features] = trainings.result(with_features.replace(" ", "_"), seed, adapted)
     return found
 
@@ -75,8 +85,9 @@ def main() -> None:
     smoke = args.scale == "smoke"
     preset = "paper" if smoke else args.preset
     trainings = cityscapes.study(args, args.source)
-    settings = {**trainings.settings, "preset": preset, **(SMOKE if smoke else {})}
-    trainings = study.Study(trainings.runs / f"cycada-{preset}", settings, trainings.scored, trainings.protocol)
+    trainings = dataclasses.replace(
+        trainings, runs=trainings.runs / f"cycada-{preset}", settings={**trainings.settings, "preset": preset}
+    )
     results: study.Results = {}
     for seed in args.seeds:
         for row, result in rows(trainings, seed, preset, smoke).items():

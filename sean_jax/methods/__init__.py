@@ -1,6 +1,7 @@
 """Training objectives, one a file. To add a method, add its file and its line here."""
 
 from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState
+from sean_jax.methods.cda import CDA
 from sean_jax.methods.dacs import DACS
 from sean_jax.methods.sac import SAC
 from sean_jax.methods.sean import SEAN
@@ -9,6 +10,7 @@ from sean_jax.methods.source_only import SourceOnly
 METHODS: dict[str, type[Method]] = {
     "sean": SEAN,
     "source_only": SourceOnly,
+    "cda": CDA,
     "dacs": DACS,
     "sac": SAC,
 }  # by the value of --method

@@ -23,6 +23,7 @@ class Reads(NamedTuple):
     Attributes:
       target: whether it reads target images.
       target_extras: arrays stored beside the prepared target, one entry an image; in the batch as ``target_NAME``.
+        They are stored under the names that :meth:`Method.stored_extra` gives.
       source_statistics: whether it needs the share of each class in each source image; see
         :meth:`Method.with_source_shares`.
     """
@@ -86,6 +87,8 @@ class Method(flax.struct.PyTreeNode):
     READS: ClassVar[Reads] = Reads()
     STAGES: ClassVar[Mapping[str, Stage]] = {}
     ACCUMULATES: ClassVar[bool] = True  # False: --accumulate_steps is refused
+    # Part of the published method that cannot be had any more → what stands in for it; said with every result.
+    SUBSTITUTED: ClassVar[Mapping[str, str]] = {}
 
     settings: Any
     optimizer: OptimizerSettings
@@ -101,6 +104,10 @@ class Method(flax.struct.PyTreeNode):
           params: initial parameters of the network.
         """
         raise NotImplementedError
+
+    def stored_extra(self, name: str) -> str:
+        """The name under which one of ``READS.target_extras`` is stored; it may depend on the settings."""
+        return name
 
     def with_source_shares(self, state: TrainState, shares: jax.Array) -> TrainState:
         """The state at step 0 with what the method keeps of the source's statistics, in ``memory``.

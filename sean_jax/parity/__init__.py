@@ -5,12 +5,15 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 
 from collections.abc import Callable, Iterator
 
-from sean_jax.parity import sean
+from sean_jax.parity import cda, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
 
-FAMILIES: dict[str, Compare] = {}  # SEAN's cases are named after their source, so every other name is SEAN's
+# SEAN's cases are named after their source, so every name that is not here is SEAN's.
+FAMILIES: dict[str, Compare] = {
+    "cda_losses": cda.compare,
+}
 
 
 def compare(case: Case, family: str) -> Iterator[Check]:

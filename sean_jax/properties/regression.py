@@ -1,0 +1,77 @@
+"""Multinomial logistic regressions that are fitted on source images and applied to target images."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+_ITERATIONS = 200  # more change the predictions by little
+
+
+class LabelDistribution:
+    """From features of an image to the shares of the classes in it."""
+
+    def __init__(self, features: np.ndarray, shares: np.ndarray):
+        """Fits the regression.
+
+        Args:
+          features: of the source images, ``[images, f]``.
+          shares: of the classes among the labelled pixels of each image, ``[images, classes]``.
+        """
+        # A row for each class in each image, weighted by its share, makes the loss a cross-entropy with the shares.
+        image, label = np.nonzero(shares)
+        self._classes = shares.shape[1]
+        self._model = _fit(features[image], label, weights=shares[image, label], inverse_penalty=0.1)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Float32 ``[images, classes]``; rows sum to 1."""
+        return _probabilities(self._model, features, self._classes)
+
+
+class SuperpixelLabels:
+    """From the scores of a superpixel and its neighbours to its class."""
+
+    def __init__(self, scores: np.ndarray, labels: np.ndarray, num_classes: int):
+        """Fits the classifier.
+
+        Args:
+          scores: of source superpixels, ``[superpixels, f]``.
+          labels: their classes, ``[superpixels]``.
+          num_classes: number of classes, of which some may not occur.
+        """
+        self._classes = num_classes
+        self._model = _fit(scores, labels, weights=None, inverse_penalty=1.0)
+
+    def predict(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class, uint8, and its probability, float32, of each superpixel."""
+        probabilities = _probabilities(self._model, scores, self._classes)
+        return probabilities.argmax(1).astype(np.uint8), probabilities.max(1)
+
+
+def most_confident(confidences: np.ndarray, share: float) -> np.ndarray:
+    """Marks the largest ``share`` of confidences, bool; of equal ones the first."""
+    kept = np.zeros(len(confidences), bool)
+    kept[np.argsort(-confidences, kind="stable")[: round(share * len(confidences))]] = True
+    return kept
+
+
+def _fit(features: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None, inverse_penalty: float) -> Any:
+    from sklearn.dummy import DummyClassifier
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    one_class = len(np.unique(labels)) == 1  # which scikit-learn's regression refuses
+    regression = DummyClassifier() if one_class else LogisticRegression(C=inverse_penalty, max_iter=_ITERATIONS)
+    step = "dummyclassifier" if one_class else "logisticregression"
+    model = make_pipeline(StandardScaler(), regression)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(np.float64(features), labels, **{f"{step}__sample_weight": weights})
+
+
+def _probabilities(model: Any, features: np.ndarray, num_classes: int) -> np.ndarray:
+    found = np.zeros((len(features), num_classes), np.float32)
+    found[:, model.classes_] = model.predict_proba(np.float64(features))
+    return found

@@ -57,7 +57,6 @@ def most_confident(confidences: np.ndarray, share: float) -> np.ndarray:
 
 def _fit(features: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None, inverse_penalty: float) -> Any:
     from sklearn.dummy import DummyClassifier
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -67,7 +66,7 @@ def _fit(features: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None
     step = "dummyclassifier" if one_class else "logisticregression"
     model = make_pipeline(StandardScaler(), regression)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore")  # of many classes for few examples, and of the limit of iterations
         return model.fit(np.float64(features), labels, **{f"{step}__sample_weight": weights})
 
 

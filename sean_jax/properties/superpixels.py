@@ -17,7 +17,7 @@ def find_superpixels(image: np.ndarray, count: int) -> np.ndarray:
     """
     from skimage.segmentation import slic
 
-    ids = slic(image, n_segments=count, compactness=10, sigma=1, start_label=0, channel_axis=-1)
+    ids = slic(image, n_segments=count, compactness=10, sigma=0, start_label=0, channel_axis=-1)
     # Those below half the nominal area are merged, so there should not be more; if there are, the last ones are one.
     return np.minimum(ids, 2 * count - 1).astype(np.min_scalar_type(2 * count))
 

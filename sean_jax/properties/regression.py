@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-_ITERATIONS = 200  # more change the predictions by little
+_ITERATIONS = 100  # more change the predictions by little
 
 
 class LabelDistribution:
@@ -60,12 +60,14 @@ def _fit(features: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     one_class = len(np.unique(labels)) == 1  # which scikit-learn's regression refuses
     regression = DummyClassifier() if one_class else LogisticRegression(C=inverse_penalty, max_iter=_ITERATIONS)
     step = "dummyclassifier" if one_class else "logisticregression"
     model = make_pipeline(StandardScaler(), regression)
-    with warnings.catch_warnings():
+    # On one thread, since results would depend on the number of threads.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # of many classes for few examples, and of the limit of iterations
         return model.fit(np.float64(features), labels, **{f"{step}__sample_weight": weights})
 

@@ -121,7 +121,7 @@ class CDA(Method):
     }
     SUBSTITUTED: ClassVar[Mapping[str, str]] = {
         "Inception-ResNet-v2 features of images": "mean features of the source-trained network",
-        "PASCAL-Context FCN-8s scores of superpixels": "mean scores of the source-trained network",
+        "PASCAL-Context FCN-8s scores of superpixels": "class probabilities by the source-trained network",
         "LSC superpixels": "SLIC superpixels",
         "linear SVM on superpixels": "multinomial logistic regression",
     }

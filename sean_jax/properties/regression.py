@@ -11,17 +11,20 @@ _ITERATIONS = 100  # more change the predictions by little
 class LabelDistribution:
     """From features of an image to the shares of the classes in it."""
 
-    def __init__(self, features: np.ndarray, shares: np.ndarray):
+    def __init__(self, features: np.ndarray, shares: np.ndarray, penalty: float = 5.0):
         """Fits the regression.
 
         Args:
-          features: of the source images, ``[images, f]``.
+          features: of the source images, ``[images, f]``; they are standardised.
           shares: of the classes among the labelled pixels of each image, ``[images, classes]``.
+          penalty: see :func:`_fit`. The default is strong: features of the target lie off those of the source, and a
+            regression that fits the source closely extrapolates badly (on minicity, the chi-squared error on the target
+            was 0.20 with it, 0.25 with a tenth and 0.37 with a thousandth; the source's mean had 0.18).
         """
         # A row for each class in each image, weighted by its share, makes the loss a cross-entropy with the shares.
         image, label = np.nonzero(shares)
         self._classes = shares.shape[1]
-        self._model = _fit(features[image], label, weights=shares[image, label], inverse_penalty=0.1)
+        self._model = _fit(features[image], label, shares[image, label], penalty, standardise=True)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Float32 ``[images, classes]``; rows sum to 1."""
@@ -31,16 +34,19 @@ class LabelDistribution:
 class SuperpixelLabels:
     """From the scores of a superpixel and its neighbours to its class."""
 
-    def __init__(self, scores: np.ndarray, labels: np.ndarray, num_classes: int):
+    def __init__(self, scores: np.ndarray, labels: np.ndarray, num_classes: int, penalty: float = 0.02):
         """Fits the classifier.
 
         Args:
-          scores: of source superpixels, ``[superpixels, f]``.
+          scores: of source superpixels, ``[superpixels, f]``. They should be probabilities, which are bounded in the
+            target too; they are not standardised, since that would magnify those of rare classes. (On minicity, 79 % of
+            the kept labels are right with probabilities, and at most half were with standardised logits.)
           labels: their classes, ``[superpixels]``.
           num_classes: number of classes, of which some may not occur.
+          penalty: see :func:`_fit`.
         """
         self._classes = num_classes
-        self._model = _fit(scores, labels, weights=None, inverse_penalty=1.0)
+        self._model = _fit(scores, labels, np.ones(len(labels)), penalty, standardise=False)
 
     def predict(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class, uint8, and its probability, float32, of each superpixel."""
@@ -55,21 +61,24 @@ def most_confident(confidences: np.ndarray, share: float) -> np.ndarray:
     return kept
 
 
-def _fit(features: np.ndarray, labels: np.ndarray, *, weights: np.ndarray | None, inverse_penalty: float) -> Any:
+def _fit(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, penalty: float, *, standardise: bool) -> Any:
+    """A regression that minimises the weighted mean loss plus ``penalty`` / 2 times the coefficients' squared norm."""
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    one_class = len(np.unique(labels)) == 1  # which scikit-learn's regression refuses
-    regression = DummyClassifier() if one_class else LogisticRegression(C=inverse_penalty, max_iter=_ITERATIONS)
-    step = "dummyclassifier" if one_class else "logisticregression"
-    model = make_pipeline(StandardScaler(), regression)
+    if len(np.unique(labels)) == 1:  # which scikit-learn's regression refuses
+        regression = DummyClassifier()
+    else:
+        regression = LogisticRegression(C=1 / (penalty * weights.sum()), max_iter=_ITERATIONS)
+    scaling = StandardScaler() if standardise else "passthrough"
+    model = Pipeline([("scaling", scaling), ("regression", regression)])
     # On one thread, since results would depend on the number of threads.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # of many classes for few examples, and of the limit of iterations
-        return model.fit(np.float64(features), labels, **{f"{step}__sample_weight": weights})
+        return model.fit(np.float64(features), labels, regression__sample_weight=weights)
 
 
 def _probabilities(model: Any, features: np.ndarray, num_classes: int) -> np.ndarray:

@@ -52,7 +52,7 @@ _VERSION = 1  # of the inference; raise it when results change
 
 # What is kept of one image:
 #   features     float32 [f], the mean of the network's feature map
-#   scores       float32 [superpixels, 7 * classes], mean logits of each superpixel and its neighbours
+#   scores       float32 [superpixels, 7 * classes], class probabilities of each superpixel and its neighbours
 #   superpixels  [H, W] ids, of a target image
 #   labels       uint8 [superpixels], class index or 255, of a source image
 #   shares       float64 [classes], among the labelled pixels of a source image
@@ -211,14 +211,14 @@ class Describer:
 def _pool_image(
     network: Network, length: int, params: Any, image: jax.Array, superpixels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean features of an image ``[f]``, and mean logits of each of its superpixels ``[length, classes]``."""
+    """Mean features of an image ``[f]``, and the softmax of mean logits of each superpixel ``[length, classes]``."""
     prediction = network.predict(params, image[None])
     height, width = superpixels.shape
     logits = resize_bilinear(prediction.logits, (height, width))[0]
     ids = superpixels.ravel().astype(jnp.int32)
     sums = jax.ops.segment_sum(logits.reshape(len(ids), -1), ids, length)
     areas = jax.ops.segment_sum(jnp.ones((len(ids), 1), jnp.float32), ids, length)
-    return prediction.features[0].astype(jnp.float32).mean((0, 1)), sums / areas.clip(1)
+    return prediction.features[0].astype(jnp.float32).mean((0, 1)), jax.nn.softmax(sums / areas.clip(1))
 
 
 _pool = jax.jit(_pool_image, static_argnums=(0, 1))

@@ -62,7 +62,7 @@ def test_label_distributions_are_learned_from_shares():
     shares = rng.dirichlet([2, 1, 0.5], 400)
     shares = np.pad(shares, ((0, 0), (0, 1)))  # the last class does not occur
     features = np.log(shares[:, :3] + 1e-3)
-    model = LabelDistribution(features[:300], shares[:300])
+    model = LabelDistribution(features[:300], shares[:300], penalty=1e-3)
     found = model.predict(features[300:])
     assert (found.dtype, found.shape) == (np.float32, (100, 4))
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)

@@ -16,7 +16,7 @@ FLOORS = (
     {"models", "training"},
     {"weights", "methods"},
     {"config", "presets", "experiment"},
-    {"scoring"},
+    {"scoring", "properties"},
     {"run"},
     {"parity", "reporting", "api"},
 )

@@ -12,7 +12,7 @@ from sean_jax.ops import implementation, winograd
 from sean_jax.verify import PARITY
 
 SHIPPED = PARITY / "gta5_64x128.npz"
-QUICK = ("cycada_rule_a.npz",)  # the bundled cases of comparison systems that take seconds
+QUICK = ("cycada_rule_a.npz", "cda_losses_a.npz")  # the bundled cases of comparison systems that take seconds
 
 
 def test_a_case_agrees_as_users_run_it(session_dir, tmp_path):

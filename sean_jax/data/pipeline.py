@@ -9,6 +9,7 @@ a batch by itself.
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def training_batches(
     start_step: int,
     stop_step: int,
     source_probabilities: np.ndarray | None = None,
-    target_extras: Sequence[str] = (),
+    target_extras: Mapping[str, str] = MappingProxyType({}),
     loader: str = "tf_data",
     host_index: int = 0,
     host_count: int = 1,
@@ -132,7 +133,7 @@ def training_batches(
       start_step: first step.
       stop_step: last step, excluded.
       source_probabilities: [examples], of drawing each source example; None: each once an epoch, in random order.
-      target_extras: names of the target's extras that are wanted with its images.
+      target_extras: the target's extras that are wanted with its images: name in the batch → name of the stored extra.
       loader: ``tf_data`` or ``grain``; both give the same batches.
       host_index: which of the hosts this is; it gets the host_index-th run of batch_size / host_count examples.
       host_count: how many hosts there are.
@@ -153,7 +154,7 @@ def training_batches(
     extras: dict[str, np.ndarray] = {}
     if target is not None:
         fields["target_image"] = None
-        extras = {f"target_{name}": target.extra(name) for name in target_extras}
+        extras = {f"target_{name}": target.extra(stored) for name, stored in target_extras.items()}
         fields |= {name: ArrayField(extra.dtype, extra.shape[1:]) for name, extra in extras.items()}
     elif target_extras:
         raise ValueError(f"extras {', '.join(target_extras)} of a target, and no target")

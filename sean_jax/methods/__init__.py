@@ -1,6 +1,7 @@
 """Training objectives, one a file. To add a method, add its file and its line here."""
 
 from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState, Translators
+from sean_jax.methods.cda import CDA
 from sean_jax.methods.cycada import CyCADA
 from sean_jax.methods.cyclegan import CycleGAN
 from sean_jax.methods.dacs import DACS
@@ -15,6 +16,7 @@ METHODS: dict[str, type[Method]] = {
     "mcd": MCD,
     "cyclegan": CycleGAN,
     "cycada": CyCADA,
+    "cda": CDA,
     "dacs": DACS,
     "sac": SAC,
 }  # by the value of --method

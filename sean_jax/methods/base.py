@@ -24,6 +24,7 @@ class Reads(NamedTuple):
     Attributes:
       target: whether it reads target images.
       target_extras: arrays stored beside the prepared target, one entry an image; in the batch as ``target_NAME``.
+        They are stored under the names that :meth:`Method.stored_extra` gives.
       source_statistics: whether it needs the share of each class in each source image; see
         :meth:`Method.with_source_shares`.
     """
@@ -100,6 +101,8 @@ class Method(flax.struct.PyTreeNode):
     ACCUMULATES: ClassVar[bool] = True  # False: --accumulate_steps is refused
     SEGMENTS: ClassVar[bool] = True  # False: ``evaluated`` is empty, so the run is not scored
     MIN_SIZE: ClassVar[int] = 16  # pixels on either side of the images
+    # Part of the published method that cannot be had any more → what stands in for it; said with every result.
+    SUBSTITUTED: ClassVar[Mapping[str, str]] = {}
 
     settings: Any
     optimizer: OptimizerSettings
@@ -116,6 +119,10 @@ class Method(flax.struct.PyTreeNode):
           params: initial parameters of the network.
         """
         raise NotImplementedError
+
+    def stored_extra(self, name: str) -> str:
+        """The name under which one of ``READS.target_extras`` is stored; it may depend on the settings."""
+        return name
 
     def with_source_shares(self, state: TrainState, shares: jax.Array) -> TrainState:
         """The state at step 0 with what the method keeps of the source's statistics, in ``memory``.

@@ -6,7 +6,7 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sean_jax.parity import cycada, cycada_task, mcd, sean
+from sean_jax.parity import cda, cycada, cycada_task, mcd, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
@@ -18,6 +18,7 @@ FAMILIES: dict[str, Compare] = {
     "cycada_score": partial(cycada.compare, discriminator_input="scores"),
     "cycada_task": cycada_task.compare,
     "mcd": mcd.compare,
+    "cda_losses": cda.compare,
 }
 
 

@@ -83,7 +83,10 @@ def create(workdir: pathlib.Path, experiment: Experiment, data: dict[str, str]) 
     before = workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     try:
-        write_json(config_path(workdir), {"version": sean_jax.__version__, **experiment.to_json(), "data": data})
+        content = {"version": sean_jax.__version__, **experiment.to_json(), "data": data}
+        if substituted := experiment.method().SUBSTITUTED:
+            content["substituted"] = dict(substituted)
+        write_json(config_path(workdir), content)
     except BaseException:
         if not before:
             workdir.rmdir()

@@ -142,7 +142,7 @@ def _fit(
         start_step=restored_step,
         stop_step=config.steps,
         source_probabilities=_source_probabilities(plan, inputs.source),
-        target_extras=method.READS.target_extras,
+        target_extras={name: method.stored_extra(name) for name in method.READS.target_extras},
         loader=config.loader,
         host_index=jax.process_index(),
         host_count=jax.process_count(),

@@ -15,7 +15,7 @@ from sean_jax.data.folders import default_data_dir, resolve_source_dir
 from sean_jax.methods import METHODS, Method, Stage
 from sean_jax.models import NETWORKS
 from sean_jax.presets import PRESETS, choose_preset
-from sean_jax.run import directory, loop
+from sean_jax.run import directory, loop, properties
 from sean_jax.run.checkpoints import has_checkpoint
 from sean_jax.run.plan import default_classes, plan, read_initial_weights
 from sean_jax.run.trained import open_translators
@@ -135,8 +135,9 @@ def _translated(settings: Mapping[str, Any], folder: pathlib.Path) -> str | None
 
 
 # Command of a stage → function of its settings and directory that gives its product, or None if a signal ended it.
-# train gives the run directory; translate gives the TOML file of the translated source.
+# train gives the run directory, translate the TOML file of the translated source, infer_properties their name.
 COMMANDS: dict[str, Callable[[Mapping[str, Any], pathlib.Path], str | None]] = {
     "train": _trained,
     "translate": _translated,
+    "infer_properties": properties.infer,
 }

@@ -61,7 +61,7 @@ class Scorer:
         selection = "oracle selection" if config.selection == "oracle" else "last checkpoint"
         if step is None:
             selection = "not said by the weights file"
-        return score(confusion, classes, protocol) | {
+        stamp: dict[str, Any] = {
             "network": network,
             "dataset": self._dataset.name,
             "split": self._split,
@@ -77,6 +77,9 @@ class Scorer:
             "classes": list(classes),
             "confusion_matrix": confusion.tolist(),
         }
+        if self._method is not None and self._method.SUBSTITUTED:
+            stamp["substituted"] = dict(self._method.SUBSTITUTED)
+        return score(confusion, classes, protocol) | stamp
 
     def segment(self, params: Any, image: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Classes ``[H, W]`` uint8 and the network's maps ``[H, W]`` in [0, 1] of an image ``[H, W, 3]``."""
@@ -136,8 +139,9 @@ class Evaluation(NamedTuple):
 
 def describe(scores: dict[str, Any]) -> str:
     """One line that says what a score is of."""
+    substituted = ", ".join(scores.get("substituted", {}))
     return (
         f"{scores['network']}, {scores['checkpoint']}, on {scores['dataset']}/{scores['split']} "
         f"({scores['images']} images), protocol {scores['protocol']} ({scores['protocol_meaning']}), "
-        f"selection: {scores['selection']}"
+        f"selection: {scores['selection']}" + (f", with substitutes for {substituted}" if substituted else "")
     )

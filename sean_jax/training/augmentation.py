@@ -76,10 +76,18 @@ def augment_source(
 
 
 def mirror_target(
-    settings: AugmentationSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
+    settings: AugmentationSettings,
+    batch: dict[str, jax.Array],
+    step: jax.Array,
+    rng: jax.Array,
+    field: str = "target_image",
 ) -> jax.Array:
-    """The target images, mirrored at random if the settings say so; under ``pmap``."""
-    target = batch["target_image"]
+    """The target images, mirrored at random if the settings say so; under ``pmap``.
+
+    Args:
+      field: what to mirror: the images, or maps ``[b, H, W]`` that belong to them, which are mirrored alike.
+    """
+    target = batch[field]
     if not settings.random_flip:
         return target
     return mirror(random_flips(example_keys(rng, "target_flip", step, target.shape[0])), target)

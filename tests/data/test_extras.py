@@ -40,7 +40,8 @@ def sets(tmp_path):
 
 def batches(sets, names=tuple(EXTRAS), **settings):
     settings = {"batch_size": BATCH, "seed": 1, "start_step": 0, "stop_step": STEPS, **settings}
-    return list(pipeline.training_batches(sets[0], SOURCE_MAP, sets[1], target_extras=names, **settings))
+    extras = {name: name for name in names}
+    return list(pipeline.training_batches(sets[0], SOURCE_MAP, sets[1], target_extras=extras, **settings))
 
 
 @pytest.mark.parametrize("loader", pipeline.LOADERS)

@@ -40,7 +40,24 @@ def batch(method: str = "sean", size: int = 32, examples: int = 4) -> dict[str, 
     images = rng.integers(0, 256, (2, examples, size // 8, size // 8, 3)).repeat(8, 2).repeat(8, 3).astype(np.uint8)
     images[1] //= (1 + np.arange(examples, dtype=np.uint8))[:, None, None, None]
     found = {"source_image": images[0], "source_label": labels}
-    return found | ({"target_image": images[1]} if METHODS[method].READS.target else {})
+    if not METHODS[method].READS.target:
+        return found
+    stored = extras(examples, size)
+    wanted = {f"target_{name}": stored[name] for name in METHODS[method].READS.target_extras}
+    return found | {"target_image": images[1]} | wanted
+
+
+def extras(examples: int, size: int) -> dict[str, np.ndarray]:
+    """What methods may find beside the prepared target, by name."""
+    rng = np.random.default_rng(1)
+    superpixels = np.arange(16, dtype=np.uint8).reshape(4, 4).repeat(size // 4, 0).repeat(size // 4, 1)
+    superpixel_labels = rng.integers(0, CLASSES, (examples, 20)).astype(np.uint8)  # ids 16 to 19 have no pixels
+    superpixel_labels[rng.random(superpixel_labels.shape) < 0.4] = 255
+    return {
+        "superpixels": np.stack([np.roll(superpixels, 3 * i, 1) for i in range(examples)]),
+        "superpixel_labels": superpixel_labels,
+        "label_distribution": rng.dirichlet(np.ones(CLASSES), examples).astype(np.float32),
+    }
 
 
 def views(raw: dict[str, np.ndarray]) -> Views:

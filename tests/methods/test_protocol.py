@@ -22,6 +22,7 @@ from sean_jax.data.pipeline import TARGET_DOMAIN, example_at
 from sean_jax.data.prepared import write_extra
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS
+from sean_jax.presets import choose_preset
 from sean_jax.run import stages
 from sean_jax.run.checkpoints import read_state
 from sean_jax.run.plan import plan, prepare_training
@@ -82,6 +83,12 @@ def test_a_run_trains_its_stage_resumes_bitwise_and_is_scored(roads, tmp_path):
     assert (resumed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert steps.same_bits(read_state(resumed), read_state(whole))
     assert open_network(str(whole)).name == "network"
+
+
+def test_a_stage_takes_the_preset_of_its_run():
+    given = {"method": "alternating"}  # without --preset and --source, a run takes the preset quick
+    stage = stages._settings_of(Alternating.STAGES["source"], given, choose_preset(given))
+    assert stage["preset"] == "quick"
 
 
 def test_the_method_starts_from_its_stage(roads, tmp_path):

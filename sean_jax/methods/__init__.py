@@ -1,7 +1,9 @@
 """Training objectives, one a file. To add a method, add its file and its line here."""
 
 from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState
+from sean_jax.methods.cca import CCA
 from sean_jax.methods.dacs import DACS
+from sean_jax.methods.fcns_in_the_wild import FCNsInTheWild
 from sean_jax.methods.sac import SAC
 from sean_jax.methods.sean import SEAN
 from sean_jax.methods.source_only import SourceOnly
@@ -11,6 +13,8 @@ METHODS: dict[str, type[Method]] = {
     "source_only": SourceOnly,
     "dacs": DACS,
     "sac": SAC,
+    "fcns_in_the_wild": FCNsInTheWild,
+    "cca": CCA,
 }  # by the value of --method
 
 __all__ = ["METHODS", "Batch", "Method", "Metrics", "Reads", "Stage", "TrainState"]

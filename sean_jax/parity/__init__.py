@@ -5,12 +5,17 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 
 from collections.abc import Callable, Iterator
 
-from sean_jax.parity import sean
+from sean_jax.parity import domain, domain_losses, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
 
-FAMILIES: dict[str, Compare] = {}  # SEAN's cases are named after their source, so every other name is SEAN's
+FAMILIES: dict[str, Compare] = {  # SEAN's cases are named after their source, so every other name is SEAN's
+    "fcnwild_network": domain.compare_fcns_in_the_wild,
+    "cca_network": domain.compare_cca,
+    "domain_losses": domain_losses.compare_losses,
+    "fcnwild_constraints": domain_losses.compare_constraints,
+}
 
 
 def compare(case: Case, family: str) -> Iterator[Check]:

@@ -73,7 +73,7 @@ def constrained_labels(
     upper = jnp.where(none, 1.0, jnp.where(present, upper, 0.0))
     upper = jnp.where(present, upper / jnp.minimum(upper.sum(), 1.0), 1.0)
     lower = jnp.where(present & ~none, jnp.minimum(lower, upper), 0.0)
-    log_probs = jnp.where(present, log_probs, -jnp.inf)
+    log_probs = jnp.where(present[None], log_probs, -jnp.inf)
 
     state = _interior_point(log_probs, lower, upper, jnp.asarray(slack_weight, jnp.float32))
     # Of a multiplier and its complement, one is zero: the smaller one.
@@ -81,7 +81,12 @@ def constrained_labels(
     lam = jnp.where(state.z_lam > state.lam, 0.0, jnp.where(state.z_room > state.room, slack_weight, state.lam))
     mu = jnp.where(state.z_mu > state.mu, 0.0, state.mu)
     lam, mu = jnp.where(present, lam, 0.0), jnp.where(present, mu, 0.0)
-    return Constrained(jax.nn.softmax(log_probs + lam - mu), lam, mu)
+    return Constrained(_tilted(log_probs, lam, mu), lam, mu)
+
+
+def _tilted(log_probs: jax.Array, lam: jax.Array, mu: jax.Array) -> jax.Array:
+    """q ∝ p·exp(λ − μ), ``[cells, classes]``."""
+    return jax.nn.softmax(log_probs + (lam - mu)[None])
 
 
 class _State(NamedTuple):
@@ -104,20 +109,17 @@ def _interior_point(log_probs: jax.Array, lower: jax.Array, upper: jax.Array, sl
     def stationarity(state: _State, area: jax.Array) -> tuple[jax.Array, jax.Array]:
         return area - lower - state.z_lam + state.z_room, upper - area - state.z_mu
 
-    def labels(state: _State) -> jax.Array:
-        return jax.nn.softmax(log_probs + state.lam - state.mu)
-
     def unfinished(carry: tuple[jax.Array, _State, jax.Array]) -> jax.Array:
         iteration, _, converged = carry
         return (iteration < ITERATIONS) & ~converged
 
     def iterate(carry: tuple[jax.Array, _State, jax.Array]) -> tuple[jax.Array, _State, jax.Array]:
         iteration, state, _ = carry
-        probs = labels(state)
+        probs = _tilted(log_probs, state.lam, state.mu)
         area = probs.mean(0)
         curvature = jnp.diag(area) - jnp.matmul(probs.T, probs, precision=_PRECISION) / len(probs)
         new = _newton_step(state, curvature, *stationarity(state, area))
-        residual = jnp.abs(jnp.stack(stationarity(new, labels(new).mean(0)))).max()
+        residual = jnp.abs(jnp.stack(stationarity(new, _tilted(log_probs, new.lam, new.mu).mean(0)))).max()
         return iteration + 1, new, (residual < _RESIDUAL) & (new.products().max() < 10 * _COMPLEMENTARITY)
 
     half = jnp.full_like(lower, slack_weight / 2)

@@ -44,7 +44,7 @@ class CCASettings(DomainAdversarialSettings):
     class_confusion_learning_rate_factor: float = setting(
         0.05, "final learning rate at which features learn to confuse the discriminators of classes", least=0
     )
-    class_alignment_start: int = setting(1000, "step at which class-wise alignment starts", least=0)
+    class_alignment_start: float = setting(1000.0, "step at which class-wise alignment starts", least=0)
     void_source_pixels: Literal["ignored", "class_0"] = setting(
         "ignored", "what void source pixels count as in class-wise alignment; class_0 in the authors' code"
     )
@@ -73,7 +73,7 @@ class CCA(DomainAdversarial):
             "random_flip": True,
             "discriminator_channels": 64,
             "confusion_ramp_steps": 360.0,
-            "class_alignment_start": 200,
+            "class_alignment_start": 200.0,
         },
     }
 
@@ -117,7 +117,7 @@ class CCA(DomainAdversarial):
         def neither(state: TrainState) -> tuple[TrainState, Metrics]:
             return state, {name: jnp.zeros_like(value) for name, value in jax.eval_shape(both, state)[1].items()}
 
-        return lax.cond(state.step >= self.settings.class_alignment_start, both, neither, state)
+        return lax.cond(state.step.astype(jnp.float32) >= self.settings.class_alignment_start, both, neither, state)
 
     def update_class_discriminators(self, state: TrainState, view: DomainView) -> tuple[TrainState, Metrics]:
         network, discriminators = state.params["network"], state.params["class_discriminators"]
@@ -133,7 +133,7 @@ class CCA(DomainAdversarial):
         network, discriminators = state.params["network"], state.params["class_discriminators"]
         gradients, loss = self.confusion_gradients(network, discriminators, view, half_of_both, self.align_classes)
         s = self.settings
-        ramp = adaptation_factor(state.step - s.class_alignment_start, s.confusion_ramp_steps)
+        ramp = adaptation_factor(state.step.astype(jnp.float32) - s.class_alignment_start, s.confusion_ramp_steps)
         rate = s.class_confusion_learning_rate_factor * ramp * self.learning_rate(state)
         state, _ = self.apply(state, "class_confusion", "network", gradients, rate)
         return state, {"train/loss_class_confusion": loss}

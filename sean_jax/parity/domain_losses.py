@@ -89,7 +89,7 @@ def compare_losses(case: Case) -> Iterator[Check]:
 
 
 def _compare_schedules(case: Case) -> Iterator[Check]:
-    steps = jnp.asarray(case["schedule_steps"], jnp.int32)
+    steps = jnp.asarray(case["schedule_steps"], jnp.float32)
     for who, (cls, name) in FACTORS.items():
         s = published_method(cls, name, 19).settings
         factor = s.confusion_learning_rate_factor * adaptation_factor(steps, s.confusion_ramp_steps)

@@ -106,7 +106,7 @@ def test_each_update_moves_only_its_own_parameters(name):
 
 @pytest.mark.parametrize("name", UPDATES)
 def test_confusion_counteracts_the_discriminator(name):
-    """After the features take their step, the confusion that they minimise is smaller, and the discriminator the same."""
+    """After the step of the features, the loss that they minimise is smaller for the same discriminator."""
     method, state = _method(name), _state(name)
     view, kinds = _view(method), ["update_confusion"] + ["update_class_confusion"] * (name == "cca")
     metric = {"update_confusion": "train/loss_confusion", "update_class_confusion": "train/loss_class_confusion"}

@@ -12,7 +12,12 @@ from sean_jax.ops import implementation, winograd
 from sean_jax.verify import PARITY
 
 SHIPPED = PARITY / "gta5_64x128.npz"
-QUICK = ("cycada_rule_a.npz", "cda_losses_a.npz")  # the bundled cases of comparison systems that take seconds
+QUICK = (  # the bundled cases of comparison systems that take seconds
+    "cda_losses_a.npz",
+    "cycada_rule_a.npz",
+    "domain_losses_a.npz",
+    "fcnwild_constraints_a.npz",
+)
 
 
 def test_a_case_agrees_as_users_run_it(session_dir, tmp_path):

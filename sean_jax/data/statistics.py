@@ -38,15 +38,25 @@ def class_shares(prepared: PreparedSet, label_map: np.ndarray, num_classes: int)
 
     def shares(index: int) -> np.ndarray:
         label = np.asarray(Image.open(io.BytesIO(prepared.read(index).get("label", b""))))
-        # Raw ids are counted first: 256 counts are quicker to map than all pixels.
-        counts = np.zeros(256, np.int64)
-        np.add.at(counts, table, np.bincount(label.ravel(), minlength=256))
-        return counts[:num_classes] / label.size
+        return shares_of_label(label, num_classes, table)
 
     found = np.stack(list(ordered_map(shares, range(len(prepared)), cpu_count())))
     with contextlib.suppress(OSError):  # a folder that cannot be written to costs the time again, no more
         write_extra(prepared, name, found)
     return found
+
+
+def shares_of_label(label: np.ndarray, num_classes: int, label_map: np.ndarray | None = None) -> np.ndarray:
+    """The share of each class among all pixels of one label; see :func:`class_shares`.
+
+    Args:
+      label: uint8 of any shape.
+      label_map: default: the label contains class indices.
+    """
+    # Raw ids are counted first: 256 counts are quicker to map than all pixels.
+    counts = np.zeros(256, np.int64)
+    np.add.at(counts, np.arange(256) if label_map is None else label_map, np.bincount(label.ravel(), minlength=256))
+    return counts[:num_classes] / label.size
 
 
 def rare_class_probabilities(shares: np.ndarray, temperature: float, least_share: float = 0.003) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Training objectives, one a file. To add a method, add its file and its line here."""
 
 from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState, Translators
+from sean_jax.methods.cca import CCA
 from sean_jax.methods.cda import CDA
 from sean_jax.methods.cycada import CyCADA
 from sean_jax.methods.cyclegan import CycleGAN
 from sean_jax.methods.dacs import DACS
+from sean_jax.methods.fcns_in_the_wild import FCNsInTheWild
 from sean_jax.methods.mcd import MCD
 from sean_jax.methods.sac import SAC
 from sean_jax.methods.sean import SEAN
@@ -13,10 +15,12 @@ from sean_jax.methods.source_only import SourceOnly
 METHODS: dict[str, type[Method]] = {
     "sean": SEAN,
     "source_only": SourceOnly,
+    "fcns_in_the_wild": FCNsInTheWild,
+    "cda": CDA,
+    "cca": CCA,
     "mcd": MCD,
     "cyclegan": CycleGAN,
     "cycada": CyCADA,
-    "cda": CDA,
     "dacs": DACS,
     "sac": SAC,
 }  # by the value of --method

@@ -12,7 +12,7 @@ class SelfEnsembling(Method):
     """Initial state, update and evaluated networks of the methods that train a student and average a teacher."""
 
     def tx(self) -> optax.GradientTransformation:
-        return optimizers.make_optimizer(self.optimizer, decay_mask=self.network.used)
+        return optimizers.make_optimizer(self.optimizer, decay_mask=self.network.decayed)
 
     def init(self, key: jax.Array, params: Params) -> TrainState:
         """Student and teacher start equal, each a copy of its own: the state is donated to each step."""

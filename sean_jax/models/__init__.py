@@ -1,9 +1,14 @@
 """Networks as Flax Linen modules; images and maps are ``[batch, height, width, channels]``."""
 
 from sean_jax.models.deeplab import DeepLab
+from sean_jax.models.dilated import Dilated
 from sean_jax.models.fcn8s import FCN8s
 from sean_jax.models.network import Network, Params, Prediction
 
-NETWORKS: dict[str, type[Network]] = {"deeplab": DeepLab, "fcn8s": FCN8s}  # by the value of --architecture
+NETWORKS: dict[str, type[Network]] = {  # by the value of --architecture
+    "deeplab": DeepLab,
+    "fcn8s": FCN8s,
+    "dilated": Dilated,
+}
 
 __all__ = ["NETWORKS", "Network", "Params", "Prediction"]

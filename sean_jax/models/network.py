@@ -118,6 +118,10 @@ class Network(abc.ABC):
         """
         return jax.tree.map(lambda _: True, params)
 
+    def decayed(self, params: Params) -> Params:
+        """Tree of bools shaped like ``params``: whether weight decay acts on a parameter; default: if it is used."""
+        return self.used(params)
+
 
 @functools.cache
 def _abstract_params(network: Network) -> Params:

@@ -6,18 +6,22 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sean_jax.parity import cda, cycada, cycada_task, mcd, sean
+from sean_jax.parity import cda, cycada, cycada_task, domain, domain_losses, mcd, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
 
 # SEAN's cases are named after their source, so every other name is SEAN's.
 FAMILIES: dict[str, Compare] = {
+    "mcd": mcd.compare,
+    "cycada_task": cycada_task.compare,
+    "cycada_score": partial(cycada.compare, discriminator_input="scores"),
     "cycada_feat": partial(cycada.compare, discriminator_input="features"),
     "cycada_rule": cycada.compare_rule,
-    "cycada_score": partial(cycada.compare, discriminator_input="scores"),
-    "cycada_task": cycada_task.compare,
-    "mcd": mcd.compare,
+    "fcnwild_network": domain.compare_fcns_in_the_wild,
+    "fcnwild_constraints": domain_losses.compare_constraints,
+    "cca_network": domain.compare_cca,
+    "domain_losses": domain_losses.compare_losses,
     "cda_losses": cda.compare,
 }
 

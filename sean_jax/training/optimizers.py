@@ -1,5 +1,6 @@
 """Optimisers as optax chains: PyTorch's Adam and SGD with coupled L2 weight decay."""
 
+import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -13,7 +14,9 @@ from sean_jax.settings import setting, settings
 class OptimizerSettings:
     """Which optimiser, and its rates. The defaults are the paper's and the authors' code's."""
 
-    optimizer: Literal["adam", "sgd"] = setting("adam", "optimiser, with PyTorch's meaning of its settings")
+    optimizer: Literal["adam", "adam_tensorflow", "sgd"] = setting(
+        "adam", "optimiser, with PyTorch's meaning of its settings, or TensorFlow 1's of adam's epsilon"
+    )
     learning_rate: float = setting(1e-5, "learning rate", least=0)
     learning_rate_schedule: Literal["constant", "cosine", "poly"] = setting(
         "constant", "learning rate over the steps of a run; poly: times (1 - step / steps)^0.9"
@@ -56,20 +59,39 @@ def linear_decay(step: jax.Array, steps: jax.Array | int, constant_epochs: int, 
     return 1 - past / (decay_epochs + 1)
 
 
+def without_weight_decay(settings: OptimizerSettings) -> OptimizerSettings:
+    """The settings of an optimiser that leaves parameters without gradient alone."""
+    return dataclasses.replace(settings, weight_decay=0.0)
+
+
 def make_optimizer(settings: OptimizerSettings, decay_mask: Any = None) -> optax.GradientTransformation:
     """PyTorch's ``Adam(weight_decay=…)`` (not AdamW) or ``SGD(momentum=…, weight_decay=…)``, without the learning rate.
 
     Apply the result with :func:`apply`, which scales by the learning rate.
 
     Args:
-      decay_mask: tree of bools, False for parameters that are never used (see
-        :meth:`sean_jax.models.network.Network.used`), or a function from parameters to such a tree.
+      decay_mask: tree of bools, False for parameters without weight decay, or a function from parameters to such a
+        tree, such as :meth:`sean_jax.models.network.Network.decayed`.
     """
     scale = {
         "adam": lambda: optax.scale_by_adam(b1=settings.beta1, b2=0.999, eps=1e-8),
+        "adam_tensorflow": lambda: _scale_by_tensorflow_adam(settings.beta1),
         "sgd": lambda: optax.trace(settings.momentum),
     }[settings.optimizer]()
     return optax.chain(optax.add_decayed_weights(settings.weight_decay, mask=decay_mask), scale)
+
+
+def _scale_by_tensorflow_adam(b1: jax.Array | float, b2: float = 0.999, eps: float = 1e-8) -> Any:
+    """Adam with ε added to √v before the bias correction, which matters for gradients below about 1e-5."""
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        _, state = adam.update(updates, state, params)
+        count = state.count.astype(jnp.float32)
+        scale = jnp.sqrt(1 - jnp.float32(b2) ** count) / (1 - jnp.asarray(b1, jnp.float32) ** count)
+        return jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), state.mu, state.nu), state
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def apply(

@@ -95,8 +95,12 @@ def _mapped_gradients(devices: int):
 
 
 def init(method: Method):
-    """The state at step 0 of a method on :data:`NETWORK`, from :func:`params`."""
-    return method.init(jax.random.key(1), jax.tree.map(jnp.asarray, params()))
+    """The state at step 0 of a method on :data:`NETWORK`, from :func:`params`; the source has the batch's class shares."""
+    state = method.init(jax.random.key(1), jax.tree.map(jnp.asarray, params()))
+    if not method.READS.source_statistics:
+        return state
+    labels = batch()["source_label"]
+    return method.with_source_shares(state, jnp.asarray((labels[..., None] == np.arange(CLASSES)).mean((1, 2))))
 
 
 def run(method: Method, raw: dict[str, np.ndarray], *, steps: int = 1, devices: int = 1, state=None):

@@ -18,11 +18,19 @@ for_each_method = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in METHODS]
 )
 
-SETTINGS = {
+# Replaces defaults that would make a test trivial or slow.
+SETTINGS = {  # replaces defaults that would make a test trivial or slow
     "sean": {"attention_threshold": 0.5},
     "sac": {"views": 2},
     "cycada": {"accuracy_threshold": 0.0},
-}  # replaces defaults that would make a test trivial
+    "fcns_in_the_wild": {"discriminator_channels": 16, "discriminator_learning_rate_factor": 1.0},
+    "cca": {
+        "discriminator_channels": 16,
+        "discriminator_learning_rate_factor": 1.0,
+        "class_discriminator_learning_rate_factor": 1.0,
+        "class_alignment_start": 0.0,
+    },
+}
 
 
 def _method(name: str, **settings):

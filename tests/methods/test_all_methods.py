@@ -18,7 +18,7 @@ for_each_method = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in METHODS]
 )
 
-# Replaces defaults that would make a test trivial or slow.
+
 SETTINGS = {  # replaces defaults that would make a test trivial or slow
     "sean": {"attention_threshold": 0.5},
     "sac": {"views": 2},

@@ -251,7 +251,7 @@ def _report(resolved: Plan, trained: TrainedNetwork, target: PreparedSet, digest
     confidence = target.extra(f"superpixel_confidence_{digest}")
     kept = labels != IGNORE_LABEL
     substituted = dict(resolved.experiment.method().SUBSTITUTED)
-    mean = np.mean(target.extra(f"label_distribution_{digest}"), axis=0, dtype=np.float64)
+    mean = np.asarray(target.extra(f"label_distribution_{digest}"), np.float64).mean(axis=0)
     facts = {
         "properties": digest,
         "network": trained.origin,

@@ -165,7 +165,8 @@ def _fit(images: Iterable[Description], num_classes: int) -> tuple[LabelDistribu
             shares.append(image["shares"])
     if not features or not any(map(len, labels)):
         raise UserError("the source images have no labelled pixels, from which to learn properties of the target")
-    classifier = SuperpixelLabels(np.concatenate(scores), np.concatenate(labels), num_classes)
+    numbers = np.repeat(np.arange(len(labels)), [len(of_image) for of_image in labels])
+    classifier = SuperpixelLabels(np.concatenate(scores), np.concatenate(labels), numbers, num_classes)
     return LabelDistribution(np.stack(features), np.stack(shares)), classifier
 
 

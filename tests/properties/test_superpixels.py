@@ -62,7 +62,7 @@ def test_label_distributions_are_learned_from_shares():
     shares = rng.dirichlet([2, 1, 0.5], 400)
     shares = np.pad(shares, ((0, 0), (0, 1)))  # the last class does not occur
     features = np.log(shares[:, :3] + 1e-3)
-    model = LabelDistribution(features[:300], shares[:300], penalty=1e-3)
+    model = LabelDistribution(features[:300], shares[:300])
     found = model.predict(features[300:])
     assert (found.dtype, found.shape) == (np.float32, (100, 4))
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
@@ -75,7 +75,7 @@ def test_superpixel_labels_are_learned_with_their_confidence():
     rng = np.random.default_rng(0)
     labels = rng.choice([0, 2, 3], 600)
     scores = np.eye(4)[labels] + rng.normal(0, 0.3, (600, 4))
-    model = SuperpixelLabels(scores[:500], labels[:500], 5)
+    model = SuperpixelLabels(scores[:500], labels[:500], np.arange(500) // 10, 5)
     found, confidence = model.predict(scores[500:])
     right = found == labels[500:]
     assert (found.dtype, confidence.dtype) == (np.uint8, np.float32)
@@ -85,8 +85,22 @@ def test_superpixel_labels_are_learned_with_their_confidence():
     assert right[kept].mean() > right[~kept].mean()
 
 
+def test_the_penalty_is_the_one_that_predicts_other_images_best():
+    """Features that say nothing of other images: the strongest penalty leaves the classes' frequencies."""
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.arange(12), 10)
+    scores, labels = np.eye(12)[images], rng.choice(2, 12)[images]
+    _, confidence = SuperpixelLabels(scores, labels, images, 2).predict(scores)
+    share = max(labels.mean(), 1 - labels.mean())
+    assert abs(confidence - share).max() < 0.05
+    of_each = SuperpixelLabels(np.eye(2)[labels], labels, images, 2).predict(np.eye(2)[labels])
+    assert of_each[1].min() > 0.95  # features that say everything
+
+
 def test_one_class_is_predicted_everywhere():
-    found, confidence = SuperpixelLabels(np.zeros((3, 2)), np.array([2, 2, 2]), 4).predict(np.ones((2, 2)))
+    found, confidence = SuperpixelLabels(np.zeros((3, 2)), np.array([2, 2, 2]), np.arange(3), 4).predict(
+        np.ones((2, 2))
+    )
     assert found.tolist() == [2, 2]
     assert confidence.tolist() == [1, 1]
 

@@ -9,14 +9,20 @@ import numpy as np
 from jax import lax
 
 
-def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Maximum over 2×2 windows, stride 2; an odd last row or column is dropped, as PyTorch's default does.
+def max_pool_2x2(x: jax.Array, *, round_up: bool = False) -> jax.Array:
+    """Maximum over 2×2 windows, stride 2.
+
+    An odd last row or column is dropped, as PyTorch's default does; with ``round_up`` it is a window of its own
+    (PyTorch's ``ceil_mode``).
 
     Computed as a maximum over two axes of the reshaped map, whose backward pass takes half the time of XLA's own
     pooling on an NVIDIA GPU and a third on a CPU. If several values of a window are the largest, each gets an equal
     part of the gradient; PyTorch gives all of it to the first. Both are valid subgradients. Most ties are zeros after
     a ReLU, which passes no gradient on; in bfloat16 positive ties occur too.
     """
+    if round_up:
+        odd = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
+        x = jnp.pad(x, odd, constant_values=-jnp.inf)
     batch, height, width, channels = x.shape
     rows, columns = height // 2, width // 2
     return x[:, : 2 * rows, : 2 * columns].reshape(batch, rows, 2, columns, 2, channels).max((2, 4))

@@ -5,11 +5,13 @@ are therefore ``features.{24,26,28}`` in torchvision and ``features.{23,25,27}``
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sean_jax.errors import UserError
+from sean_jax.models import NETWORKS
 from sean_jax.models.deeplab import DeepLab
 from sean_jax.models.vgg import CONVOLUTIONS
 from sean_jax.weights.files import WeightsFile
@@ -37,6 +39,16 @@ _TO_AUTHORS: dict[str, dict[str, str]] = {
     "vgg16_caffe": {layer: AUTHORS_MODULES["trunk", layer] for layer in CONVOLUTIONS},
 }
 
+# Kind of file → {module name in the file: module path in our parameters} of VGG-16's fully connected layers, which
+# networks with the same fc6 and fc7 start from. timm writes them as convolutions under names of its own.
+FULLY_CONNECTED: dict[str, dict[str, tuple[str, ...]]] = {
+    "vgg16_torchvision": {
+        **{"classifier.0": ("head", "fc6"), "classifier.3": ("head", "fc7")},
+        **{"pre_logits.fc1": ("head", "fc6"), "pre_logits.fc2": ("head", "fc7")},
+    },
+    "vgg16_caffe": {"fc6": ("head", "fc6"), "fc7": ("head", "fc7")},
+}
+
 # Kind of file → the input normalisation it was trained with: "bgr_mean" (Caffe and the authors: BGR, 0–255, minus a
 # mean) or "rgb_normalized" (torchvision and timm: RGB in [0, 1], minus a mean, divided by a standard deviation).
 INPUT_CONVENTIONS = {
@@ -53,12 +65,15 @@ def identify(file: WeightsFile) -> str:
     Returns:
       ``"sean"`` (the authors' complete network, or one written by this project), ``"vgg16_sean"`` (its 13 VGG
       convolutions alone, as ``port_weights`` writes them), ``"vgg16_torchvision"`` (torchvision or timm) or
-      ``"vgg16_caffe"`` (``fcn8s_from_caffe``).
+      ``"vgg16_caffe"`` (``fcn8s_from_caffe``). For a file that this project wrote of another network, its name in
+      :data:`sean_jax.models.NETWORKS`, such as ``"fcn8s"``.
 
     Raises:
       UserError: unknown names, batch normalisation, missing tensors, or shapes that do not fit VGG-16.
     """
     tensors = file.tensors
+    if (architecture := other_architecture(file)) is not None:
+        return architecture
     normalised = next((name for name in tensors if name.endswith((".running_mean", ".running_var"))), None)
     if normalised is not None:
         raise UserError(
@@ -74,6 +89,13 @@ def identify(file: WeightsFile) -> str:
         raise UserError(f"{file.path} looks like {kind} but lacks {', '.join(missing[:3])}; download or save it again")
     _check_chain(tensors, [name for name in weights if name in needed], file.path)
     return kind
+
+
+def other_architecture(file: WeightsFile) -> str | None:
+    """The network of a file that this project wrote, unless it is ``deeplab``, which the authors' names identify."""
+    architecture = file.metadata.get("architecture")
+    name = architecture.get("name") if isinstance(architecture, Mapping) else None
+    return name if isinstance(name, str) and name in NETWORKS and name != "deeplab" else None
 
 
 def _identify_modules(file: WeightsFile) -> str:
@@ -123,6 +145,29 @@ def authors_names(kind: str, names: list[str]) -> dict[str, str]:
     return {name: authors for name, authors in renamed.items() if authors in AUTHORS_TENSORS}
 
 
+def network_names(kind: str, names: list[str], modules: Mapping[tuple[str, ...], str]) -> dict[str, str]:
+    """Maps a file's tensor names to a network's; leaves out tensors that the network does not have.
+
+    A complete network of another architecture gives its trunk only.
+
+    Args:
+      modules: of the network, see :attr:`sean_jax.models.network.Network.TORCH_MODULES`.
+    """
+    if kind in NETWORKS:
+        paths = {module: path for path, module in NETWORKS[kind].TORCH_MODULES.items()}
+    else:
+        authors = {module: path for path, module in AUTHORS_MODULES.items()}
+        paths = {module: authors[name] for module, name in _TO_AUTHORS[kind].items()} | FULLY_CONNECTED.get(kind, {})
+    foreign_head = not kind.startswith("vgg16") and not set(paths.values()) <= modules.keys()
+    found = {}
+    for name in names:
+        module, _, leaf = name.rpartition(".")
+        path = paths.get(module)
+        if path in modules and not (foreign_head and path[0] == "head") and leaf in ("weight", "bias"):
+            found[name] = f"{modules[path]}.{leaf}"
+    return found
+
+
 def metadata(file: WeightsFile) -> dict[str, Any]:
     """Returns a file's metadata, with what its tensor names imply where it has none.
 
@@ -131,7 +176,7 @@ def metadata(file: WeightsFile) -> dict[str, Any]:
     the preset that follows their code.
     """
     kind = identify(file)
-    implied = {"input_convention": INPUT_CONVENTIONS[kind]}
+    implied = {"input_convention": INPUT_CONVENTIONS[kind]} if kind in INPUT_CONVENTIONS else {}
     if kind == "sean" and not file.metadata:
         implied["architecture"] = "reference"
     return {**implied, **file.metadata}

@@ -3,6 +3,7 @@
 PyTorch stores a convolution as ``[out, in, height, width]`` (OIHW), Flax as ``[height, width, in, out]`` (HWIO).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sean_jax.errors import UserError
+from sean_jax.models import NETWORKS
 from sean_jax.weights import names
 from sean_jax.weights.files import WeightsFile
 
@@ -49,14 +51,20 @@ class Report:
 
 
 def sean_tensors(file: WeightsFile) -> tuple[dict[str, np.ndarray], Report]:
-    """Returns the tensors of a file that SEAN uses, under the authors' names, and a report."""
+    """Returns the tensors of a file that SEAN uses, under the authors' names, and a report.
+
+    Of a file that this project wrote of another network: all of that network's tensors, under its own names.
+    """
     kind = names.identify(file)
-    renamed = names.authors_names(kind, list(file.tensors))
+    if kind in NETWORKS:
+        renamed, expected = names.network_names(kind, list(file.tensors), NETWORKS[kind].TORCH_MODULES), []
+    else:
+        renamed, expected = names.authors_names(kind, list(file.tensors)), names.AUTHORS_TENSORS
     tensors = {renamed[name]: value for name, value in file.tensors.items() if name in renamed}
     return tensors, Report(
         kind,
         loaded=list(renamed),
-        missing=[name for name in names.AUTHORS_TENSORS if name not in tensors],
+        missing=[name for name in expected if name not in tensors],
         unexpected=[name for name in file.tensors if name not in renamed],
         metadata=names.metadata(file),
     )
@@ -74,15 +82,18 @@ def into_params(
 
     Returns:
       A new tree with a float32 NumPy array for each tensor in the file and the leaves of ``params`` elsewhere, and a
-      report. A file of kind ``"sean"`` must supply every parameter; a VGG-16 leaves the head missing.
+      report. A complete network must supply every parameter. A VGG-16 leaves the head missing, except for ``fc6`` and
+      ``fc7`` of networks that have these layers as VGG-16 has them.
 
     Raises:
-      UserError: the file holds neither SEAN nor VGG-16, a tensor's shape differs from the network's, or a file of
-        kind ``"sean"`` lacks one of the network's tensors.
+      UserError: the file holds neither VGG-16 nor a network of this project, a tensor's shape differs from the
+        network's, or a complete network lacks one of its tensors.
     """
     kind = names.identify(file)
+    fitting = _fitting(file, kind, params)
     tensors = {
-        authors: (name, file.tensors[name]) for name, authors in names.authors_names(kind, list(file.tensors)).items()
+        torch_name: (name, fitting[name])
+        for name, torch_name in names.network_names(kind, list(fitting), modules).items()
     }
     loaded, missing = [], []
 
@@ -109,13 +120,32 @@ def into_params(
         return np.array(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor, np.float32, order="C")
 
     tree = convert(params, ())
-    if kind == "sean" and missing:
+    if (kind == "sean" or kind in NETWORKS) and missing:
         raise UserError(
-            f"{file.path} holds SEAN's weights but lacks {', '.join(missing[:3])}, which the network needs; "
+            f"{file.path} holds weights of {kind} but lacks {', '.join(missing[:3])}, which the network needs; "
             "choose the architecture that the file was made with, or download or save it again"
         )
     unexpected = [name for name in file.tensors if name not in set(loaded)]
     return tree, Report(kind, loaded, missing, unexpected, names.metadata(file))
+
+
+def _fitting(file: WeightsFile, kind: str, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A file's tensors, without VGG-16's fully connected layers that do not fit the network's.
+
+    Those of linear layers ``[out, in·height·width]`` that fit become convolutions ``[out, in, height, width]``.
+    """
+    tensors = dict(file.tensors)
+    for module, (part, layer) in names.FULLY_CONNECTED.get(kind, {}).items():
+        weight = tensors.get(f"{module}.weight")
+        if weight is None:
+            continue
+        kernel = params[part][layer]["kernel"] if layer in params.get(part, {}) else np.empty((0, 0, 0, 0))
+        shape = tuple(kernel.shape[axis] for axis in (3, 2, 0, 1))
+        if weight.shape in (shape, (shape[0], math.prod(shape[1:]))):
+            tensors[f"{module}.weight"] = weight.reshape(shape)
+        else:
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(f"{module}.")}
+    return tensors
 
 
 def from_params(params: Mapping[str, Any], modules: Modules = names.AUTHORS_MODULES) -> dict[str, np.ndarray]:

@@ -162,7 +162,7 @@ def network_names(kind: str, names: list[str], modules: Mapping[tuple[str, ...],
     found = {}
     for name in names:
         module, _, leaf = name.rpartition(".")
-        path = paths.get(module)
+        path = paths.get(module, ())
         if path in modules and not (foreign_head and path[0] == "head") and leaf in ("weight", "bias"):
             found[name] = f"{modules[path]}.{leaf}"
     return found

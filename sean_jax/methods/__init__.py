@@ -2,6 +2,7 @@
 
 from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState
 from sean_jax.methods.dacs import DACS
+from sean_jax.methods.mcd import MCD
 from sean_jax.methods.sac import SAC
 from sean_jax.methods.sean import SEAN
 from sean_jax.methods.source_only import SourceOnly
@@ -9,6 +10,7 @@ from sean_jax.methods.source_only import SourceOnly
 METHODS: dict[str, type[Method]] = {
     "sean": SEAN,
     "source_only": SourceOnly,
+    "mcd": MCD,
     "dacs": DACS,
     "sac": SAC,
 }  # by the value of --method

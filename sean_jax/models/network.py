@@ -100,7 +100,7 @@ class Network(abc.ABC):
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; their shapes do not depend on the image size."""
-        return _compiled_init(self)(key)
+        return self._init(key) if isinstance(key, jax.core.Tracer) else _compiled_init(self)(key)
 
     def abstract_params(self) -> Params:
         """Shapes and types of the parameters; nothing is computed."""

@@ -5,12 +5,13 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 
 from collections.abc import Callable, Iterator
 
-from sean_jax.parity import sean
+from sean_jax.parity import cycada_task, mcd, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
 
-FAMILIES: dict[str, Compare] = {}  # SEAN's cases are named after their source, so every other name is SEAN's
+# SEAN's cases are named after their source, so every other name is SEAN's.
+FAMILIES: dict[str, Compare] = {"cycada_task": cycada_task.compare, "mcd": mcd.compare}
 
 
 def compare(case: Case, family: str) -> Iterator[Check]:

@@ -3,13 +3,15 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from sean_jax.errors import UserError
 from sean_jax.parity import seeded
+from sean_jax.training.parallel import AXIS
 
 
 class Case(dict[str, np.ndarray]):
@@ -137,3 +139,10 @@ def _projection_errors(
             value = np.float64(values[str(name)])
             found = np.vdot(value, np.float64(seeded.direction(str(name), value.shape)))
             yield abs(found - expected) / norm
+
+
+def on_one_device(function: Callable[..., Any], replicated: int) -> Callable[..., Any]:
+    """Maps ``function(*replicated, view)`` over one device, since the losses sum over a mapped axis."""
+    in_axes, devices = (*[None] * replicated, 0), jax.local_devices()[:1]
+    mapped = jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
+    return lambda *args: mapped(*args[:-1], jax.tree.map(lambda x: x[None], args[-1]))

@@ -1,7 +1,7 @@
 """SEAN: two forward passes, the gradients of the first step, and three steps of the authors' network."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,10 +13,9 @@ from sean_jax.config import describe_settings, from_flat_settings
 from sean_jax.data.label_spaces import IGNORE_LABEL
 from sean_jax.methods.sean import SEAN, Views
 from sean_jax.models import DeepLab, Params
-from sean_jax.parity.cases import Case, Check, check, relative_error
+from sean_jax.parity.cases import Case, Check, check, on_one_device, relative_error
 from sean_jax.parity.sean_seeds import seeded_batch, seeded_state_dict
 from sean_jax.training.augmentation import SourceView
-from sean_jax.training.parallel import AXIS
 
 # Largest relative error allowed by quantity. A faithful implementation in another framework stays well below it.
 BOUNDS = {
@@ -83,11 +82,11 @@ def _compare_forward(method: SEAN, student: Params, teacher: Params, case: Case)
 
 
 def _compare_gradients(method: SEAN, student: Params, teacher: Params, case: Case) -> Iterator[Check]:
-    on_one_device = _on_one_device(lambda method, *args: method.gradients(*args), 3)  # compiled once for both calls
+    mapped = on_one_device(lambda method, *args: method.gradients(*args), 3)  # compiled once for both calls
 
     def gradients(consistency_weight: float, view: Views) -> dict[str, np.ndarray]:
         settings = dataclasses.replace(method.settings, consistency_weight=consistency_weight)
-        found, _ = on_one_device(method.replace(settings=settings), student, teacher, view)
+        found, _ = mapped(method.replace(settings=settings), student, teacher, view)
         return weights.from_params(found)
 
     view = seeded_views(case, 0)
@@ -104,7 +103,7 @@ def _compare_steps(method: SEAN, student: Params, teacher: Params, case: Case) -
     initial = {"student": weights.from_params(student), "teacher": weights.from_params(teacher)}
     state = method.init(jax.random.key(0), student)
     state = state.replace(params=state.params | {"teacher": teacher})
-    step = _on_one_device(method.update, 1)
+    step = on_one_device(method.update, 1)
     columns = ("loss", "loss_segmentation", "loss_consistency", "kept_pixels")
     errors = []
     for k, reference in enumerate(case["history"]):
@@ -132,13 +131,6 @@ def _compare_tensors(
         if key.startswith(prefix) and key not in (f"{prefix}norms", f"{prefix}names"):
             name = _SHORT_KEYS.get(key, key.removeprefix(prefix))
             yield Check(key, relative_error(values[name], reference), tensors)
-
-
-def _on_one_device(function: Callable[..., Any], replicated: int) -> Callable[..., Any]:
-    """Maps ``function(*replicated, view)`` over one device, since the losses sum over a mapped axis."""
-    in_axes, devices = (*[None] * replicated, 0), jax.local_devices()[:1]
-    mapped = jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
-    return lambda *args: mapped(*args[:-1], jax.tree.map(lambda x: x[None], args[-1]))
 
 
 _SHORT_KEYS = {"grad_first_conv": "features.0.weight", "grad_attention": "aconv.weight"}

@@ -73,3 +73,11 @@ def test_ties_share_the_gradient_of_a_window_and_after_a_relu_zeros_get_none():
     np.testing.assert_allclose(gradient, [1 / 3, 1 / 3, 0, 1 / 3], rtol=1e-6)
     below = jax.grad(lambda x: max_pool_2x2(jax.nn.relu(x)).sum())(-tie)
     np.testing.assert_array_equal(below, 0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_max_pool_rounded_up_keeps_the_last_row_and_column(size):
+    x = _random(*size)
+    rows, columns = (_windows(n, 2, 2, 0) for n in size)
+    expected = np.array([[x[:, a:b, c:d].max((1, 2)) for c, d, _ in columns] for a, b, _ in rows])
+    np.testing.assert_array_equal(max_pool_2x2(jnp.asarray(x), round_up=True), expected.transpose(2, 0, 1, 3))

@@ -33,17 +33,17 @@ def _views() -> Views:
 
 @functools.cache
 def _sequence():
-    """States at the start and after A, B, C, C; the metrics; the state of ``update``."""
-    method = _method()
-
-    def run(method, state, views):
-        after_a, metrics = method.update_all(state, views.source)
-        after_b, before = method.update_heads(after_a, views)
-        after_c, after = method.update_trunk(after_b, views.target, 0)
-        after_cc, last = method.update_trunk(after_c, views.target, 1)
-        return (after_a, after_b, after_c, after_cc), metrics["train/loss"], (before, after, last)
-
-    return _mapped(run)(method, steps.init(method), _views())
+    """States after A, B, C and C; L_s before A; d before B, C and C."""
+    method, views = _method(), _views()
+    start = steps.init(method)
+    after_a, metrics = _mapped(lambda method, state, views: method.update_all(state, views.source))(
+        method, start, views
+    )
+    after_b, before = _mapped(lambda method, state, views: method.update_heads(state, views))(method, after_a, views)
+    update_trunk = _mapped(lambda method, state, views: method.update_trunk(state, views.target, 0))
+    after_c, after = update_trunk(method, after_b, views)
+    after_cc, last = update_trunk(method, after_c, views)
+    return (after_a, after_b, after_c, after_cc), metrics["train/loss"], (before, after, last)
 
 
 def _mapped(function):

@@ -3,8 +3,9 @@
     python -m sean_jax.port_weights --input=vgg16-397923af.pth --output=vgg16.safetensors
     python -m sean_jax.port_weights --input=runs/gta5 --output=sean.npz --network=student
 
-The output has the names and the layout of the authors' PyTorch code. PyTorch is not needed, and nothing in the input is
-executed. Of VGG-16 (torchvision, timm or fcn8s_from_caffe) the 13 convolutions are kept, for ``train --init_weights``.
+The output has the names and the layout of the network's PyTorch code. PyTorch is not needed, and nothing in the input
+is executed. Of VGG-16 (torchvision, timm or fcn8s_from_caffe) the 13 convolutions are kept, for ``train
+--init_weights``. Networks that also start from its fc6 and fc7, such as ``fcn8s``, need the original file there.
 """
 
 from pathlib import Path

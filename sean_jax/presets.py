@@ -7,6 +7,7 @@ from sean_jax.config import lookup
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS
 from sean_jax.models import NETWORKS
+from sean_jax.settings import names
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -42,6 +43,9 @@ def choose_preset(given: Mapping[str, Any]) -> dict[str, Any]:
     method = lookup(METHODS, given, "method")
     of_method = PRESETS.get(name, {}) | method.PRESETS.get(name, {})
     network = lookup(NETWORKS, of_method | dict(given), "architecture")
+    other_networks = {setting for other in NETWORKS.values() for setting in names(other.Settings)}
+    foreign = other_networks - set(names(network.Settings))  # a preset's, if the user chose another network
+    of_method = {setting: value for setting, value in of_method.items() if setting not in foreign}
     known = {*PRESETS, *method.PRESETS, *network.PRESETS}
     if name not in known:
         raise UserError(f"--preset={name} is unknown; expected one of {', '.join(sorted(known))}")

@@ -231,3 +231,11 @@ def test_oracle_selection_uses_the_validation_split():
 def test_the_default_target_follows_the_source():
     assert config(preset="quick").target == "cityscapes"
     assert choose_preset({"preset": "quick"})["target"] == "minicity_camera"
+
+
+def test_a_preset_leaves_out_settings_of_a_network_that_the_user_replaced():
+    given = {"method": "mcd", "preset": "published", "source": "gta5"}
+    assert choose_preset(given)["upsampling"] == "learned"
+    values = choose_preset(given | {"architecture": "deeplab"})
+    assert "upsampling" not in values
+    assert values["optimizer"] == "sgd"

@@ -177,7 +177,7 @@ class MCD(Method):
           use: number of the forward pass in the step; each has its own dropout.
         """
         features = self.network.features(params, source.image)
-        one, two = self._logits(params, features, source.dropout, use)
+        one, two = self.head_logits(params, features, source.dropout, use)
         return (segmentation_loss(one, source.label) + segmentation_loss(two, source.label)) / labelled
 
     def opposed_loss(self, params: Params, views: Views, labelled: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -197,13 +197,15 @@ class MCD(Method):
         features = self.network.features(params, target.image)
         if reverse:
             features = jax.tree.map(lambda x: lax.stop_gradient(2 * x) - x, features)  # x, with the gradient of -x
-        one, two = self._logits(params, features, target.dropout, use)
+        one, two = self.head_logits(params, features, target.dropout, use)
         values = sum_over_devices(jnp.float32(one.size * self.accumulate_steps))
         return absolute_difference(one, two) / values
 
-    def _logits(
+    def head_logits(
         self, params: Params, features: Any, dropout: jax.Array | None, use: jax.Array | int
     ) -> tuple[jax.Array, jax.Array]:
+        """Both heads' logits; each head and each pass draws dropout of its own. See :meth:`source_loss`."""
+
         def logits(number: int, name: str) -> jax.Array:
             keys = dropout
             if keys is not None:

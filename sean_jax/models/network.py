@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -100,7 +101,9 @@ class Network(abc.ABC):
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters; their shapes do not depend on the image size."""
-        return self._init(key) if isinstance(key, jax.core.Tracer) else _compiled_init(self)(key)
+        if isinstance(key, jax.core.Tracer):  # in a function that is compiled as a whole
+            return self._init(key)
+        return _compiled_init(self)(key)
 
     def abstract_params(self) -> Params:
         """Shapes and types of the parameters; nothing is computed."""

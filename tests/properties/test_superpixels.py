@@ -89,10 +89,10 @@ def test_the_penalty_is_the_one_that_predicts_other_images_best():
     """Features that say nothing of other images: the strongest penalty leaves the classes' frequencies."""
     rng = np.random.default_rng(0)
     images = np.repeat(np.arange(12), 10)
-    scores, labels = np.eye(12)[images], rng.choice(2, 12)[images]
+    scores, labels = rng.normal(size=(12, 12))[images], rng.permutation([0, 1] * 6)[images]
     _, confidence = SuperpixelLabels(scores, labels, images, 2).predict(scores)
     share = max(labels.mean(), 1 - labels.mean())
-    assert abs(confidence - share).max() < 0.05
+    assert abs(confidence - share).max() < 0.3  # the weakest penalty would be almost certain
     of_each = SuperpixelLabels(np.eye(2)[labels], labels, images, 2).predict(np.eye(2)[labels])
     assert of_each[1].min() > 0.95  # features that say everything
 

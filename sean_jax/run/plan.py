@@ -50,13 +50,13 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
         before = directory.load(workdir).config
         values = {"initialization": before.initialization, "input_convention": before.input_convention} | values
     elif values.get("init_weights"):
-        file = read_initial_weights(values["init_weights"])
+        file = read_initial_weights(values["init_weights"], values.get("input_convention"))
     config = resolve(
         values,
         default_classes=str(values["source"]) if str(values["source"]).endswith(".toml") else source.label_space.name,
         evaluation_split=target.evaluation_split,
         selection_split=target.selection_split,
-        input_convention=weights.metadata(file)["input_convention"] if file else None,
+        input_convention=weights.input_convention(file) if file else None,
     )
     assert config.classes is not None
     space = load_label_space(config.classes)
@@ -73,9 +73,12 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
     return Plan(Experiment(config, space), source, target, file)
 
 
-def read_initial_weights(path: str) -> weights.WeightsFile:
-    """Reads weights from a file, or the main network from a run directory."""
-    return read_run(path) if os.path.isdir(path) else weights.read(path)
+def read_initial_weights(path: str, input_convention: str | None = None) -> weights.WeightsFile:
+    """Reads weights from a file, or the main network from a run directory.
+
+    ``input_convention`` is what a file's weights need, if the user says so.
+    """
+    return read_run(path) if os.path.isdir(path) else weights.read(path, input_convention)
 
 
 def weights_differences(file: weights.WeightsFile, experiment: Experiment) -> list[str]:

@@ -43,14 +43,15 @@ def main() -> None:
     dataset = load_dataset(args.dataset)
     split = args.split or next(iter(dataset.splits))
     labels = args.labels or ("resized" if dataset.split(split).labels else "none")
-    source_dir = resolve_source_dir(dataset, folder, args.data_dir, args.height, args.width, flag)
+    data_dir = args.data_dir or default_data_dir()
+    source_dir = resolve_source_dir(dataset, folder, data_dir, args.height, args.width, flag)
     report: dict[str, Any] = {"dataset": dataset.name, "split": split, "labels": labels}
     try:
         prepared = prepare(
             dataset,
             split=split,
             source_dir=source_dir,
-            data_dir=args.data_dir,
+            data_dir=data_dir,
             height=args.height,
             width=args.width,
             labels=labels,
@@ -124,7 +125,9 @@ def _define_flags() -> None:
     flags.DEFINE_string("dataset", None, f"data set: {', '.join(DATASETS)} or a TOML file", required=True)
     flags.DEFINE_string("dataset_dir", None, "its folder, as downloaded; not needed for minicity")
     flags.DEFINE_string("source_dir", None, "former name of --dataset_dir")
-    flags.DEFINE_string("data_dir", default_data_dir(), "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
+    flags.DEFINE_string(
+        "data_dir", None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR or ~/sean_jax_data"
+    )
     flags.DEFINE_integer("height", 512, "height of the prepared images in pixels", lower_bound=1)
     flags.DEFINE_integer("width", 1024, "width of the prepared images in pixels", lower_bound=1)
     flags.DEFINE_string("split", None, "split to prepare; default: the first, which is train")

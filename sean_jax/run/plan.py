@@ -43,7 +43,8 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
       UserError: a data set or label space is unknown, a value is out of range, the source lacks classes of the label
         space, or the initial weights cannot be read.
     """
-    values = choose_preset({"data_dir": default_data_dir()} | dict(given))
+    values = choose_preset(given)
+    values["data_dir"] = values.get("data_dir") or default_data_dir()
     source, target = load_dataset(values["source"]), load_dataset(values["target"])
     file = None
     if workdir is not None and directory.exists(workdir) and has_checkpoint(workdir):

@@ -10,6 +10,7 @@ import io
 import itertools
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from sean_jax.data.dataset import Dataset
 from sean_jax.data.preparation import overrides
 from sean_jax.data.preparation.inspection import Inspection, check_space, existing_parent
 from sean_jax.data.preparation.job import LABEL_MODES, Job, digest_of_files
-from sean_jax.data.preparation.listing import find_pairs
+from sean_jax.data.preparation.listing import find_pairs, with_other_extensions
 from sean_jax.data.prepared import METADATA_FILE, PreparedSet
 from sean_jax.errors import UserError
 
@@ -174,10 +175,14 @@ def _build(job: Job, data_dir: Path, directory: Path, progress: bool) -> None:
     # We hold the lock: whatever is there was left behind by a process that was killed.
     shutil.rmtree(config_dir, ignore_errors=True)
     inspection = Inspection(job, progress)
+    if progress and (others := with_other_extensions(job.dataset, job.split, job.source_dir)):
+        listed = ", ".join(others[:3]) + ", …" * (len(others) > 3)
+        print(f"{len(others)} images with other extensions are not in the pattern: {listed}", file=sys.stderr)
     check_space(inspection, len(job.examples), data_dir, progress)
     try:
         # TFDS wants a folder for downloads, which there are none of.
-        with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
+        # Not in the system's folder for temporary files, which may be read-only.
+        with _quiet_tfds(), tempfile.TemporaryDirectory(dir=config_dir.parent / ".locks") as downloads:
             builder = PreparedImages(job, inspection, data_dir)
             builder.download_and_prepare(download_dir=downloads, file_format="array_record")
     except BaseException as error:

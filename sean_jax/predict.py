@@ -97,7 +97,8 @@ def main() -> None:
             if archive is not None:
                 archive.writestr(names[i], submission.png(table[segment(image, submission.SIZE).classes]))
     places = " and ".join(place for place in (OUTPUT.value, SUBMISSION.value) if place)
-    print(f"segmented {len(jobs)} image(s) with {opened.origin}: {places}")
+    images = "1 image" if len(jobs) == 1 else f"{len(jobs)} images"
+    print(f"{images} segmented with {opened.origin}: {places}")
     if SUBMISSION.value and len(jobs) != submission.IMAGES:
         print(f"the server expects all {submission.IMAGES} test images, not {len(jobs)}", file=sys.stderr)
 

@@ -1,5 +1,6 @@
 """File patterns: ``*`` and ``?`` stand for text within one file or folder name, an extension for any case of it."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -42,7 +43,12 @@ def fill(pattern: str, texts: tuple[str, ...]) -> str:
 
 def composed(texts: Sequence[str]) -> tuple[str, ...]:
     """Texts in one Unicode composition: macOS writes ``ü`` as two characters, and other systems as one."""
-    return tuple(unicodedata.normalize("NFC", text) for text in texts)
+    return tuple(unicodedata.normalize("NFC", in_utf8(text)) for text in texts)
+
+
+def in_utf8(name: str) -> str:
+    """A name that Python decoded by the locale's encoding, decoded as UTF-8; other bytes become surrogates."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _divided(pattern: str) -> tuple[str, str]:

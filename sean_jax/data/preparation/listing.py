@@ -10,7 +10,7 @@ from typing import Any
 from sean_jax.data.dataset import Dataset, Split
 from sean_jax.data.folders import is_foreign
 from sean_jax.data.image_files import SUFFIXES
-from sean_jax.data.patterns import composed, fill, glob_pattern, matcher, other_extensions
+from sean_jax.data.patterns import composed, fill, glob_pattern, in_utf8, matcher, other_extensions
 from sean_jax.errors import UserError
 
 
@@ -113,7 +113,7 @@ def find_pairs(
         elif isinstance(label, str):
             problems.append(Problem(str(root / name), label))
         else:
-            examples.append(Example(name, root / name, label))
+            examples.append(Example(in_utf8(name), root / name, label))
     if counterparts:
         for name in counterparts.without_image(named.keys(), dataset):
             problems.append(Problem(str(root / name), "its image does not exist"))
@@ -122,7 +122,7 @@ def find_pairs(
 
 def _is_utf8(name: str) -> bool:
     try:
-        name.encode()
+        in_utf8(name).encode()
     except UnicodeEncodeError:
         return False
     return True

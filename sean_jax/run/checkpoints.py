@@ -170,10 +170,20 @@ def _way_out(error: Exception) -> str:
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
     """Returns whether a run has a complete checkpoint, from which it would resume."""
+    return latest_step(workdir) is not None
+
+
+def latest_step(workdir: pathlib.Path) -> int | None:
+    """Returns the step of the last complete checkpoint of a run; None if there is none."""
     if not (workdir / "checkpoints").is_dir():
-        return False
+        return None
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.latest_step is not None
+        return checkpoints.latest_step
+
+
+def is_finished(workdir: pathlib.Path, steps: int | None) -> bool:
+    """Returns whether a run of ``steps`` has reached its end."""
+    return steps is not None and latest_step(workdir) == steps
 
 
 def read_state(workdir: str | os.PathLike[str]) -> Any:

@@ -101,8 +101,21 @@ class _Parts(dict[str, Any]):
 
 
 def _config_name(job: Job) -> str:
-    size = f"{job.width}x{job.height}"
-    return f"{job.dataset.name}-{job.split}-{size}-{job.labels}-{job.digest}"
+    return f"{_beginning(job.dataset, job.split, job.labels, job.height, job.width)}-{job.digest}"
+
+
+def _beginning(dataset: Dataset, split: str, labels: str, height: int, width: int) -> str:
+    return f"{dataset.name}-{split}-{width}x{height}-{labels}"
+
+
+def prepared_sets(
+    data_dir: str | Path, dataset: Dataset, split: str, labels: str, *, height: int, width: int
+) -> Iterator[PreparedSet]:
+    """The sets of a split that were prepared before, from whatever files; see :func:`prepare` for the arguments."""
+    folder = Path(data_dir).expanduser() / PreparedImages.name
+    for found in sorted(folder.glob(f"{_beginning(dataset, split, labels, height, width)}-*/{PreparedImages.VERSION}")):
+        if (found / METADATA_FILE).is_file():
+            yield PreparedSet(found)
 
 
 def prepare(

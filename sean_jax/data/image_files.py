@@ -138,10 +138,17 @@ def _unreadable(error: Exception) -> str:
 
 
 def read_image(path: Path) -> Image.Image:
-    """An RGB image, 8 bits a channel. Raises :class:`BadFileError`."""
+    """An upright RGB image, 8 bits a channel. Raises :class:`BadFileError`."""
+    image, _ = read_turned(path)
+    return image
+
+
+def read_turned(path: Path) -> tuple[Image.Image, int]:
+    """As :func:`read_image`, with the orientation tag by which the stored pixels were turned."""
     image, _ = open_image(path)
     try:
-        return to_rgb(image)
+        turned = orientation.orientation(image)
+        return to_rgb(image), turned
     except _PILLOW_ERRORS as error:
         raise BadFileError(_unreadable(error)) from None
 
@@ -173,12 +180,14 @@ class LabelFile(NamedTuple):
       values: [height, width]; the channel, 0xRRGGBB, or the red channel (0-65535), by kind.
       form: how the file holds them, for messages.
       palette: of values that are indices into one: int32 [256], 0xRRGGBB of each; black beyond its end, as Pillow does.
+      turned: the orientation tag; the values are as they are stored.
     """
 
     kind: str
     values: np.ndarray
     form: str
     palette: np.ndarray | None = None
+    turned: int = orientation.UPRIGHT
 
     def present(self) -> list[int]:
         """The values that occur, sorted."""
@@ -190,13 +199,39 @@ class LabelFile(NamedTuple):
         """A palette file as the colours that it shows; any other as it is."""
         if self.palette is None:
             return self
-        return LabelFile("rgb", self.palette[self.values], f"{self.form} in colours")
+        return LabelFile("rgb", self.palette[self.values], f"{self.form} in colours", turned=self.turned)
+
+    def shown(self) -> dict[int, int]:
+        """The colours of the indices that occur in a palette file."""
+        return {} if self.palette is None else {index: int(self.palette[index]) for index in self.present()}
 
 
 def open_label(path: Path) -> LabelFile:
-    """Reads a label file as it is. Raises :class:`BadFileError`."""
+    """Reads a label file as it is. Raises :class:`BadFileError`, for formats that change values, too."""
     image, encoded = open_image(path)
     form = f"{image.format} of mode {image.mode}"
+    if _is_lossy(image, encoded):
+        raise BadFileError(
+            f"the label is a lossy {image.format}, in which classes are blended; use the original labels"
+        )
+    turned = orientation.orientation(image)
+    file = _open_label(image, encoded, form)
+    if image.format == "TIFF":  # Pillow has turned it
+        file = file._replace(values=orientation.turn_back(file.values, turned))
+    return file._replace(turned=turned)
+
+
+def _is_lossy(image: Image.Image, encoded: bytes) -> bool:
+    if image.format == "WEBP":
+        chunks, start = [], 12
+        while start + 8 <= len(encoded):
+            chunks.append(encoded[start : start + 4])
+            start += 8 + (int.from_bytes(encoded[start + 4 : start + 8], "little") + 1) // 2 * 2
+        return b"VP8 " in chunks
+    return image.format in ("JPEG", "MPO", "AVIF") or "jpeg" in str(image.info.get("compression", ""))
+
+
+def _open_label(image: Image.Image, encoded: bytes, form: str) -> LabelFile:
     try:
         if image.format == "PNG" and (encoded[24], encoded[25]) == (16, 2):
             return LabelFile("red16", _red_16_bit(encoded), "16-bit RGB PNG")

@@ -1,6 +1,7 @@
 """The training loop: restore, step, log, evaluate, save."""
 
 import contextlib
+import os
 import pathlib
 import signal
 from collections.abc import Callable
@@ -71,7 +72,8 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
         say(_headline(plan, devices))
         inputs = _prepare(plan, method, leader, known)
     except UserError:
-        if not is_finished(workdir, config.steps):
+        folders = [folder for folder in (config.source_dir, config.target_dir) if folder]
+        if all(map(os.path.isdir, folders)) or not is_finished(workdir, config.steps):
             raise
         say("this run is already finished; its data are no longer there")
         _report(workdir, leader)

@@ -131,6 +131,7 @@ def prepare(
     flag: str = "--source_dir",
     label_encoding: str | None = None,
     skip_bad: bool | None = None,
+    label_orientation: str | None = None,
 ) -> PreparedSet:
     """Prepares a split at a size, or finds it prepared already and returns at once.
 
@@ -147,6 +148,7 @@ def prepare(
       flag: the flag that gave ``source_dir``, for messages.
       label_encoding: what the labels hold; None: as given for these files before, or else detected.
       skip_bad: whether to leave bad pairs out; None: as given for these files before, or else no.
+      label_orientation: ``shown`` or ``stored``, where orientation tags leave both; None: as given before, or unknown.
 
     Raises:
       UserError: missing files, or bad ones (:class:`BadFilesError`, which lists them all); nothing is kept.
@@ -169,6 +171,7 @@ def prepare(
     settled = overrides.Overrides(
         before.label_encoding if label_encoding is None else label_encoding,
         before.skip_bad if skip_bad is None else skip_bad,
+        before.label_orientation if label_orientation is None else label_orientation,
     )
     files = (tuple(examples), tuple(missing), files_digest)
     job = Job(dataset, split, Path(source_dir), height, width, labels, *files, settled)

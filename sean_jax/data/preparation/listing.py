@@ -58,7 +58,7 @@ class BadFilesError(UserError):
 
     def __init__(self, problems: list[Problem], remedy: str, facts: dict[str, Any] | None = None):
         self.problems = sorted(problems, key=lambda problem: problem.file)
-        self.facts = facts or {"label_encoding": None, "pairs": 0, "sizes": {}, "pixels": {}}
+        self.facts = facts or {"label_encoding": None, "pairs": 0, "sizes": {}, "pixels": {}, "notes": []}
         shown = "; ".join(str(problem) for problem in self.problems[:3])
         more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
         super().__init__(f"{shown}{more}; {remedy}")

@@ -10,8 +10,9 @@ import numpy as np
 
 # Blended labels: of the steps from one value to another, at least this share lies inside a ramp (measured: up to 0.03
 # in labels of Cityscapes and CamVid, 0.09 at a tenth of their size; from 0.17 after JPEG or bilinear resizing); and
-# there are few steps, since noise has ramps too.
-_RAMPS, _FEW_STEPS = 0.12, 0.3
+# there are few steps, since noise has ramps too. In small labels, things are a pixel wide: up to 0.2 at 64x32.
+_RAMPS, _SMALL_RAMPS, _SMALL = 0.12, 0.25, 50_000
+_FEW_STEPS = 0.3
 
 
 def looks_blended(values: np.ndarray) -> bool:
@@ -25,7 +26,8 @@ def looks_blended(values: np.ndarray) -> bool:
         steps += np.count_nonzero(difference)
         ramps += np.count_nonzero(difference[:, 1:] * difference[:, :-1] > 0)
         total += difference.size
-    return bool(steps > 16 and ramps > _RAMPS * steps and steps < _FEW_STEPS * total)
+    least = _SMALL_RAMPS if values.size < _SMALL else _RAMPS
+    return bool(steps > 16 and ramps > least * steps and steps < _FEW_STEPS * total)
 
 
 # Streets: how far apart, as a share of the image's height, the mean rows of two classes must be to tell anything.

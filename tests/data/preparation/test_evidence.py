@@ -167,7 +167,7 @@ def test_resized_labels_are_recognised(tmp_path, method, factor):
 
 
 def test_jpegs_saved_as_png_are_recognised(tmp_path):
-    label = ids_of(street(0)).repeat(4, 0).repeat(4, 1)
+    label = ids_of(street(0)).repeat(8, 0).repeat(8, 1)
     assert not looks_blended(label)
     Image.fromarray(label).save(tmp_path / "x.jpg", quality=75)
     with Image.open(tmp_path / "x.jpg") as image:
@@ -185,8 +185,13 @@ def test_blended_labels_are_reported_unless_the_user_says_otherwise(tmp_path):
     assert len(prepare_small(GTA5, root, tmp_path / "prepared", label_encoding="ids")) == 4
 
 
-def test_noise_and_real_labels_do_not_look_blended(shared):
+def test_small_labels_and_noise_do_not_look_blended():
     assert not looks_blended(fixtures.label(0, 60, 40, tuple(ALL)))
+    for seed in range(20):  # poles and people a pixel wide
+        assert not looks_blended(ids_of(street(seed))[::2, ::3])
+
+
+def test_real_labels_do_not_look_blended(shared):
     for path in sorted((shared / "data/cityscapes/gtFine").glob("*/*/*_labelIds.png")):
         assert not looks_blended(open_label(path).values)
 

@@ -259,7 +259,7 @@ def describe_settings() -> dict[str, tuple[Any, str]]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Settings that differ and change what a run computes, as ``name: old → new``.
 
-    More ``steps`` change nothing of what was computed if all schedules are constant: the run goes on.
+    Other ``steps`` change nothing of what was computed if all schedules are constant: the run goes on or ends earlier.
 
     Args:
       old, new: settings by name. Paths of TOML files do not count: what the files say is compared by
@@ -272,8 +272,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     changed = [name for name in sorted((old.keys() | new.keys()) - set(MAY_CHANGE)) if not same(name)]
     shown = {name: f"{name}: {old.get(name)!r} → {new.get(name)!r}" for name in changed}
-    before, after = old.get("steps"), new.get("steps")
-    if "steps" in shown and isinstance(before, int) and isinstance(after, int) and after > before:
+    if "steps" in shown and isinstance(new.get("steps"), int):
         depending = [f"{n}={v}" for n, v in new.items() if n.endswith("_schedule") and v != "constant"]
         if depending:
             shown["steps"] += f", on which {', '.join(depending)} depends: only runs of a constant rate can go on"

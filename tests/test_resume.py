@@ -55,8 +55,8 @@ def test_a_finished_run_shows_its_table_again_and_changes_nothing(run_copy, trai
 
 def test_a_different_configuration_is_refused_with_its_settings(run_copy, train):
     before = contents(run_copy)
-    result = train(workdir=run_copy, steps=3, seed=3)
-    assert_refused(result, "train", "seed: 0 → 3", "steps: 4 → 3", "another --workdir")
+    result = train(workdir=run_copy, learning_rate=3, seed=3)
+    assert_refused(result, "train", "learning_rate: 0.001 → 3.0; seed: 0 → 3", "another --workdir")
     assert contents(run_copy) == before
     assert train(workdir=run_copy, loader="grain").code == 0  # paths and the loader may differ
 

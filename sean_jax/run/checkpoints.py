@@ -183,7 +183,7 @@ def latest_step(workdir: pathlib.Path) -> int | None:
 
 def is_finished(workdir: pathlib.Path, steps: int | None) -> bool:
     """Returns whether a run of ``steps`` has reached its end."""
-    return steps is not None and latest_step(workdir) == steps
+    return steps is not None and (latest_step(workdir) or 0) >= steps
 
 
 def read_state(workdir: str | os.PathLike[str]) -> Any:

@@ -116,6 +116,8 @@ def resume(workdir: pathlib.Path, experiment: Experiment, step: int | None) -> N
         _extend(workdir, experiment, step)
     content = json.loads(config_path(workdir).read_text(encoding="utf-8"))
     settings = experiment.to_json()["settings"]
+    if step is not None and step > settings["steps"]:  # it has gone further already
+        settings["steps"] = content["settings"]["steps"]
     settings["init_weights"] = settings["init_weights"] or content["settings"].get("init_weights")
     if settings != content["settings"]:
         write_json(config_path(workdir), content | {"settings": settings})

@@ -140,7 +140,7 @@ def _fit(
             directory.write_parameters(workdir, state.params)
 
     assert config.steps is not None
-    if restored_step == config.steps:
+    if restored_step >= config.steps:
         say("this run is already finished")
         checkpoints.close()
         _report(workdir, leader)

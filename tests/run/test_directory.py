@@ -58,17 +58,23 @@ def test_rhythm_and_memory_may_differ_and_are_noted(tmp_path, name):
     assert rundir.known_data(tmp_path) == {"source": "abc"}
 
 
+@pytest.mark.parametrize(("done", "noted"), [(None, 3), (2, 3), (3, 3), (4, 4)])
+def test_fewer_steps_than_a_run_has_done_are_not_noted(tmp_path, done, noted):
+    rundir.create(tmp_path, RUN, {})
+    rundir.resume(tmp_path, changed(steps=3), done)
+    assert rundir.load(tmp_path).config.steps == noted
+
+
 def test_weights_that_a_run_began_with_stay_noted(tmp_path):
     rundir.create(tmp_path, changed(init_weights="vgg.npz"), {})
     rundir.resume(tmp_path, RUN, None)
     assert rundir.load(tmp_path).config.init_weights == "vgg.npz"
 
 
-def test_more_steps_need_a_constant_rate(tmp_path):
+def test_other_steps_need_a_constant_rate(tmp_path):
     rundir.create(tmp_path, RUN, {})
-    rundir.check(tmp_path, changed(steps=6))
-    with pytest.raises(UserError, match="steps: 4 → 3"):
-        rundir.check(tmp_path, changed(steps=3))
+    for steps in (6, 3):
+        rundir.check(tmp_path, changed(steps=steps))
     with pytest.raises(UserError, match="learning_rate_schedule: 'constant' → 'cosine'; steps: 4 → 6, on which"):
         rundir.check(tmp_path, changed(steps=6, learning_rate_schedule="cosine"))
     cosine = changed(learning_rate_schedule="cosine")

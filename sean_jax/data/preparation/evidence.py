@@ -72,9 +72,9 @@ class Layout:
         if not self._has_order():
             return "unknown", "classes lie nowhere in particular"
         values = {name: [v for v, other in meaning.items() if other == name] for name in set(meaning.values())}
-        total = self._count.sum()
-        share = {name: self._count[:, of].sum() / total for name, of in values.items()}
-        rows = {n: self._rows[:, of].sum() / self._count[:, of].sum() for n, of in values.items() if share[n]}
+        count, weighted = np.sum(self._count, axis=0), np.sum(self._rows, axis=0)
+        share = {name: count[of].sum() / count.sum() for name, of in values.items()}
+        rows = {name: weighted[of].sum() / count[of].sum() for name, of in values.items() if share[name]}
         if min(share.get("sky", 0), share.get("road", 0)) < _LEAST_SHARE:
             return "unknown", "there is no sky or no road"
         sky, road = rows["sky"], rows["road"]

@@ -167,7 +167,7 @@ def test_resized_labels_are_recognised(tmp_path, method, factor):
 
 
 def test_jpegs_saved_as_png_are_recognised(tmp_path):
-    label = ids_of(street(0)).repeat(8, 0).repeat(8, 1)
+    label = ids_of(street(0)).repeat(7, 0).repeat(7, 1)
     assert not looks_blended(label)
     Image.fromarray(label).save(tmp_path / "x.jpg", quality=75)
     with Image.open(tmp_path / "x.jpg") as image:

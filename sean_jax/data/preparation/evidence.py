@@ -34,7 +34,7 @@ def looks_blended(values: np.ndarray) -> bool:
 _APART = 0.15
 _LEAST_SHARE = 0.002  # of all pixels, below which a class tells nothing
 _TELLING_SHARE = 0.01  # of all pixels, from which a class that lies where it cannot be tells that it is none
-_LEAST_CORRELATION = 0.75  # between the mean rows of values in two halves of the files, below which they tell nothing
+_LEAST_CORRELATION = 0.75  # between the mean rows of classes in two halves of the files, below which it is chance
 _ON_THE_GROUND = frozenset(
     ("road", "sidewalk", "terrain", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 )
@@ -59,17 +59,17 @@ class Layout:
         self._count[half] += np.bincount(flat[inside], minlength=256)
         self._rows[half] += np.bincount(flat[inside], weights=rows[inside], minlength=256)
 
-    def _has_order(self) -> bool:
-        """Whether values lie in the same rows in one half of the files as in the other."""
-        both = (self._count > 0).all(0)
-        if both.sum() < 3:
+    def _has_order(self, values: list[int]) -> bool:
+        """Whether these values lie at the same heights in both halves of the files."""
+        found = [v for v in values if self._count[0, v] and self._count[1, v]]
+        if len(found) < 3:
             return False
-        means = self._rows[:, both] / self._count[:, both]
-        return bool(means.std(1).min() > 0 and np.corrcoef(means)[0, 1] > _LEAST_CORRELATION)
+        one, other = (self._rows[half][found] / self._count[half][found] for half in (0, 1))
+        return bool(one.std() and other.std() and np.corrcoef(one, other)[0, 1] > _LEAST_CORRELATION)
 
     def verdict(self, meaning: Mapping[int, str]) -> tuple[Literal["street", "no street", "unknown"], str]:
         """Whether the labels show streets if values mean these classes, and what tells so."""
-        if not self._has_order():
+        if not self._has_order([*meaning]):
             return "unknown", "classes lie nowhere in particular"
         values = {name: [v for v, other in meaning.items() if other == name] for name in set(meaning.values())}
         count, weighted = np.sum(self._count, axis=0), np.sum(self._rows, axis=0)

@@ -114,7 +114,7 @@ class Inspection:
                 yield result.record
         wrong = self._problems_of_the_whole()
         if wrong or not self._good or (problems and not skip_bad):
-            raise BadFilesError(problems + wrong, remedy(job.split, job.labels), self.facts())
+            raise BadFilesError(problems + wrong, remedy(job.split, job.labels, bool(problems)), self.facts())
         self._left_out = problems
 
     @property

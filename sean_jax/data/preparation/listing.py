@@ -238,10 +238,14 @@ def with_other_extensions(dataset: Dataset, split: str, root: Path) -> list[str]
 _SEE = 'see "Data" in BUILD.md'
 
 
-def remedy(split: str, labels: str) -> str:
-    """What can be done about bad files of a split prepared in a label mode; the command holds for these two alone."""
-    command = f"prepare --split={split} --labels={labels} --skip_bad"
-    return f"repair or remove these files, or leave them out by `{command}` of that data set; {_SEE}"
+def remedy(split: str, labels: str, bad_files: bool = True) -> str:
+    """What can be done about bad files of a split prepared in a label mode; the command holds for these two alone.
+
+    If no single file is bad (``bad_files``), leaving out some does not help.
+    """
+    if not bad_files:
+        return _SEE
+    return f"repair these files, or leave them out by `prepare --split={split} --labels={labels} --skip_bad`; {_SEE}"
 
 
 def _expected(dataset: Dataset, split: str) -> str:

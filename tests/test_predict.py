@@ -228,6 +228,9 @@ def test_what_other_programs_leave_is_not_read(tmp_path):
     save(tmp_path / "a.png", tmp_path / ".ipynb_checkpoints/a-checkpoint.png", tmp_path / ".thumbnails/a.png")
     save(tmp_path / "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", tmp_path / "b.jpg/c.png", tmp_path / "__MACOSX/._a.png")
     assert found(tmp_path, tmp_path / "out") == {"a.png": "a.png", "b.jpg/c.png": "b.jpg/c.png"}
+    images = [job.image for job in find_images(f"{tmp_path}/**", tmp_path / "out")]
+    assert images == [tmp_path / "a.png", tmp_path / "b.jpg/c.png"]
+    assert len(find_images(f"{tmp_path}/@eaDir/*/*", tmp_path / "out")) == 1  # asked for by name
 
 
 def test_an_output_above_the_input_hides_no_image(tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ def weights_differences(file: weights.WeightsFile, experiment: Experiment) -> li
     return [f"{name}: {theirs[name]}, here: {ours[name]}" for name in theirs if theirs[name] != ours[name]]
 
 
-def check_folders(plan: Plan, *, reads_target: bool, known: Mapping[str, str]) -> None:
+def check_folders(plan: Plan, *, reads_target: bool, known: Mapping[str, str] = types.MappingProxyType({})) -> None:
     """Checks that the folders of all data sets contain images, before the first data set is prepared.
 
     The folder of a set that is known may be gone if the set was prepared; ``known`` is as in

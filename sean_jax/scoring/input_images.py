@@ -11,7 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from sean_jax.data import image_files
-from sean_jax.data.folders import walk
+from sean_jax.data.folders import is_foreign, walk
 from sean_jax.data.image_files import SUFFIXES
 from sean_jax.errors import UserError
 from sean_jax.models.network import MIN_SIZE
@@ -59,7 +59,8 @@ def find_images(pattern: str, output: pathlib.Path, endings: Sequence[str] = (".
     elif path.is_file():
         root, files = path.parent, [path]
     else:
-        files = sorted(pathlib.Path(p) for p in glob.glob(pattern, recursive=True) if pathlib.Path(p).is_file())
+        found = sorted(p for p in map(pathlib.Path, glob.glob(pattern, recursive=True)) if p.is_file())
+        files = [p for p in found if not any(is_foreign(part) and part not in pattern for part in p.parts)]
         root = None
     if not files:
         raise UserError(

@@ -138,8 +138,10 @@ GROUPS: dict[str, type] = {
     **{f"Method {name}": method.Settings for name, method in METHODS.items()},
 }
 
-# Settings that may differ when a run is resumed: they say where things are, not what is computed.
+# Settings that may differ when a run is resumed: they say where things are, how often the run reports, and how much
+# memory it takes, not what is computed.
 PLACES = ("source_dir", "target_dir", "data_dir", "loader", "init_weights", "translator")
+MAY_CHANGE = (*PLACES, *names(IntervalSettings), *names(MemorySettings))
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,6 +269,8 @@ def describe_settings() -> dict[str, tuple[Any, str]]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Settings that differ and change what a run computes, as ``name: old → new``.
 
+    Other ``steps`` change nothing of what was computed if all schedules are constant: the run goes on or ends earlier.
+
     Args:
       old, new: settings by name. Paths of TOML files do not count: what the files say is compared by
         :func:`sean_jax.run.directory.check_data`.
@@ -276,5 +280,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         one, other = old.get(name), new.get(name)
         return one == other or (str(one).endswith(".toml") and str(other).endswith(".toml"))
 
-    changed = sorted((old.keys() | new.keys()) - set(PLACES))
-    return [f"{name}: {old.get(name)!r} → {new.get(name)!r}" for name in changed if not same(name)]
+    changed = [name for name in sorted((old.keys() | new.keys()) - set(MAY_CHANGE)) if not same(name)]
+    shown = {name: f"{name}: {old.get(name)!r} → {new.get(name)!r}" for name in changed}
+    if "steps" in shown and isinstance(new.get("steps"), int):
+        depending = [f"{n}={v}" for n, v in new.items() if n.endswith("_schedule") and v != "constant"]
+        if depending:
+            shown["steps"] += f", on which {', '.join(depending)} depends: only runs of a constant rate can go on"
+        else:
+            del shown["steps"]
+    return list(shown.values())

@@ -15,9 +15,10 @@ from absl import flags
 from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache
 from sean_jax.errors import UserError
+from sean_jax.models.inputs import CONVENTIONS
 from sean_jax.run.directory import write_json
 from sean_jax.run.score import score_network
-from sean_jax.run.trained import open_network
+from sean_jax.run.trained import CONVENTION_HELP, open_network
 from sean_jax.scoring.metrics import format_table
 from sean_jax.scoring.protocols import PROTOCOLS
 from sean_jax.scoring.scorer import describe
@@ -28,6 +29,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "run directory", module_name=_NET
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file, instead of --workdir", module_name=_NETWORK)
 NETWORK = flags.DEFINE_string(
     "network", None, "which of the run's networks; default: the main one", module_name=_NETWORK
+)
+INPUT_CONVENTION = flags.DEFINE_enum(
+    "input_convention", None, CONVENTIONS, f"of --weights: {CONVENTION_HELP}", module_name=_NETWORK
 )
 HEIGHT = flags.DEFINE_integer(
     "height", None, "input height in pixels; default: the height trained at", lower_bound=16, module_name=_NETWORK
@@ -71,7 +75,7 @@ def main() -> None:
     if out and not out.parent.is_dir():
         raise UserError(f"--out={out}: the folder {out.parent} does not exist; create it first")
     if FROM.value:
-        others = (WORKDIR, WEIGHTS, NETWORK, DATASET, DATASET_DIR, SPLIT, DATA_DIR, LOADER)
+        others = (WORKDIR, WEIGHTS, NETWORK, INPUT_CONVENTION, DATASET, DATASET_DIR, SPLIT, DATA_DIR, LOADER)
         if given := [f"--{f.name}" for f in (*others, HEIGHT, WIDTH, BATCH_SIZE, PRECISION) if f.value is not None]:
             raise UserError(
                 "--from uses a stored confusion matrix and can be combined with --protocol, --out and --mixed only; "
@@ -99,7 +103,7 @@ def _report(scores: dict[str, Any], out: pathlib.Path | None) -> None:
 def _evaluate() -> dict[str, Any]:
     compilation_cache.enable()
     return score_network(
-        open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value),
+        open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value, INPUT_CONVENTION.value),
         dataset=DATASET.value,
         dataset_dir=DATASET_DIR.value,
         split=SPLIT.value,

@@ -25,8 +25,9 @@ import sean_jax
 from sean_jax import atomic
 from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
+from sean_jax.models.inputs import CONVENTIONS
 from sean_jax.ops import implementation
-from sean_jax.run.trained import TrainedNetwork, open_network
+from sean_jax.run.trained import CONVENTION_HELP, TrainedNetwork, open_network
 from sean_jax.scoring.predictor import at_size
 
 PROGRAM, METADATA = "network.jax_export", "metadata.json"  # members of the archive
@@ -37,6 +38,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "run directory", module_name=_NET
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file, instead of --workdir", module_name=_NETWORK)
 NETWORK = flags.DEFINE_string(
     "network", None, "which of the run's networks; default: the main one", module_name=_NETWORK
+)
+INPUT_CONVENTION = flags.DEFINE_enum(
+    "input_convention", None, CONVENTIONS, f"of --weights: {CONVENTION_HELP}", module_name=_NETWORK
 )
 OUTPUT = flags.DEFINE_string("output", None, ".zip file to write", module_name=_PROGRAM, required=True)
 HEIGHT = flags.DEFINE_integer(
@@ -63,7 +67,7 @@ def main() -> None:
     os.environ[implementation.VARIABLE] = "plain"
     jax.config.update("jax_traceback_in_locations_limit", 0)  # no source paths in the file
 
-    trained = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
+    trained = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value, INPUT_CONVENTION.value)
     given = {"height": HEIGHT.value, "width": WIDTH.value, "precision": PRECISION.value}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(trained.experiment.config, **changes)

@@ -20,7 +20,8 @@ from sean_jax.cli import command as cli
 from sean_jax.cli import compilation_cache
 from sean_jax.data.catalogue import load_dataset
 from sean_jax.errors import UserError
-from sean_jax.run.trained import open_network
+from sean_jax.models.inputs import CONVENTIONS
+from sean_jax.run.trained import CONVENTION_HELP, open_network
 from sean_jax.scoring import submission, visualize
 from sean_jax.scoring.input_images import Job, check_image, find_images, read_image
 from sean_jax.scoring.predictor import Predictor
@@ -33,6 +34,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "run directory", module_name=_NET
 WEIGHTS = flags.DEFINE_string("weights", None, "weights file, instead of --workdir", module_name=_NETWORK)
 NETWORK = flags.DEFINE_string(
     "network", None, "which of the run's networks; default: the main one", module_name=_NETWORK
+)
+INPUT_CONVENTION = flags.DEFINE_enum(
+    "input_convention", None, CONVENTIONS, f"of --weights: {CONVENTION_HELP}", module_name=_NETWORK
 )
 NATIVE_SIZE = flags.DEFINE_bool(
     "native_size",
@@ -66,7 +70,7 @@ def main() -> None:
         check_image(job.image)
 
     compilation_cache.enable()
-    opened = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value)
+    opened = open_network(WORKDIR.value, WEIGHTS.value, NETWORK.value, INPUT_CONVENTION.value)
     space = opened.experiment.label_space
     table = _label_id_table(space.classes) if LABEL_IDS.value or SUBMISSION.value else np.zeros(0, np.uint8)
     segment = Predictor(opened.experiment, opened.params, native_size=NATIVE_SIZE.value)
@@ -93,7 +97,8 @@ def main() -> None:
             if archive is not None:
                 archive.writestr(names[i], submission.png(table[segment(image, submission.SIZE).classes]))
     places = " and ".join(place for place in (OUTPUT.value, SUBMISSION.value) if place)
-    print(f"segmented {len(jobs)} image(s) with {opened.origin}: {places}")
+    images = "1 image" if len(jobs) == 1 else f"{len(jobs)} images"
+    print(f"{images} segmented with {opened.origin}: {places}")
     if SUBMISSION.value and len(jobs) != submission.IMAGES:
         print(f"the server expects all {submission.IMAGES} test images, not {len(jobs)}", file=sys.stderr)
 

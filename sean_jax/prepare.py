@@ -9,8 +9,9 @@ leaves them out. The encoding of the labels is detected, or given by ``--label_e
 
 The report is a JSON object: ``dataset``, ``split``, ``labels``, ``label_encoding`` (of the label files; null if
 unknown), ``pairs`` (how many can be used), ``sizes`` (width x height → images), ``pixels`` (class → pixels at the
-labels' own size, and ``ignored``), ``faults`` (a list of ``{"file", "fault"}``, including files that were left out) and
-``prepared`` (the folder; null if nothing was prepared).
+labels' own size, and ``ignored``), ``notes`` (what decided where labels could be read in several ways), ``faults`` (a
+list of ``{"file", "fault"}``, including files that were left out) and ``prepared`` (the folder; null if nothing was
+prepared).
 """
 
 import json
@@ -31,7 +32,7 @@ from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 
 _SHOWN = 20  # errors printed on the terminal
-_FACTS = ("label_encoding", "pairs", "sizes", "pixels")
+_FACTS = ("label_encoding", "pairs", "sizes", "pixels", "notes")
 
 
 def main() -> None:
@@ -43,20 +44,22 @@ def main() -> None:
     dataset = load_dataset(args.dataset)
     split = args.split or next(iter(dataset.splits))
     labels = args.labels or ("resized" if dataset.split(split).labels else "none")
-    source_dir = resolve_source_dir(dataset, folder, args.data_dir, args.height, args.width, flag)
+    data_dir = args.data_dir or default_data_dir()
+    source_dir = resolve_source_dir(dataset, folder, data_dir, args.height, args.width, flag)
     report: dict[str, Any] = {"dataset": dataset.name, "split": split, "labels": labels}
     try:
         prepared = prepare(
             dataset,
             split=split,
             source_dir=source_dir,
-            data_dir=args.data_dir,
+            data_dir=data_dir,
             height=args.height,
             width=args.width,
             labels=labels,
             flag=flag,
             label_encoding="ids" if args.label_encoding == "palette" else args.label_encoding,
             skip_bad=args.skip_bad,
+            label_orientation=args.label_orientation,
         )
     except BadFilesError as error:
         faults = [problem.to_dict() for problem in error.problems]
@@ -105,6 +108,7 @@ def _summary(prepared: PreparedSet) -> str:
     ]
     if metadata["label_encoding"]:
         lines.insert(1, f"  labels hold: {metadata['label_encoding']}")
+    lines[2:2] = [f"  {note}" for note in metadata["notes"]]
     total = sum(metadata["pixels"].values())
     for name, count in metadata["pixels"].items():
         lines.append(f"  {name:16} {count / total:8.3%} of the labels' pixels")
@@ -124,7 +128,9 @@ def _define_flags() -> None:
     flags.DEFINE_string("dataset", None, f"data set: {', '.join(DATASETS)} or a TOML file", required=True)
     flags.DEFINE_string("dataset_dir", None, "its folder, as downloaded; not needed for minicity")
     flags.DEFINE_string("source_dir", None, "former name of --dataset_dir")
-    flags.DEFINE_string("data_dir", default_data_dir(), "where prepared data are kept; default: $SEAN_JAX_DATA_DIR")
+    flags.DEFINE_string(
+        "data_dir", None, "where prepared data are kept; default: $SEAN_JAX_DATA_DIR or ~/sean_jax_data"
+    )
     flags.DEFINE_integer("height", 512, "height of the prepared images in pixels", lower_bound=1)
     flags.DEFINE_integer("width", 1024, "width of the prepared images in pixels", lower_bound=1)
     flags.DEFINE_string("split", None, "split to prepare; default: the first, which is train")
@@ -142,6 +148,13 @@ def _define_flags() -> None:
         "encoding of the label files, if it cannot be detected: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in LABEL_ENCODINGS.items())
         + "; palette: the same as ids. Setting this disables the label plausibility checks.",
+    )
+    flags.DEFINE_enum(
+        "label_orientation",
+        None,
+        ("shown", "stored"),
+        "where a label's orientation tag differs from its image's: its pixels are turned as viewers show it, or are "
+        "stored like its image's; default: what the sizes tell",
     )
     flags.DEFINE_bool("skip_bad", None, "leave bad files out and list them, instead of refusing the data set")
     flags.DEFINE_string("report", None, "JSON file to write the report to")

@@ -30,7 +30,10 @@ def label(seed: int, width: int, height: int, ids: tuple[int, ...]) -> np.ndarra
 
 
 def valid_ids(name: str) -> tuple[int, ...]:
-    return (*DATASETS[name].label_ids, *DATASETS[name].ignored_ids)
+    """The ids that occur in a data set."""
+    dataset = DATASETS[name]
+    found = [label_id for label_id, class_name in dataset.label_ids.items() if class_name not in dataset.absent_classes]
+    return (*found, *dataset.ignored_ids)
 
 
 def save(array: np.ndarray, path: Path, palette: bool = False) -> None:

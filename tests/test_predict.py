@@ -1,6 +1,7 @@
 """Tests of the command ``predict``: its output files, image formats, and errors."""
 
 import os
+import pathlib
 
 import commands
 import numpy as np
@@ -203,3 +204,48 @@ def test_a_glob_flattens_and_a_folder_keeps_its_structure(tmp_path):
     save(tmp_path / "y" / "a.png")
     with pytest.raises(UserError, match="would both be written"):
         find_images(f"{tmp_path}/**/*.png", out)
+
+
+def found(folder, output) -> dict[str, str]:
+    """Images by the path of their result, both relative to their folders."""
+    jobs = find_images(str(folder), output)
+    return {job.file(".png").relative_to(output).as_posix(): job.image.relative_to(folder).as_posix() for job in jobs}
+
+
+def test_links_to_folders_are_followed_and_end(tmp_path):
+    save(tmp_path / "in/a/a.png", tmp_path / "store/b/b.png")
+    (tmp_path / "in/b").symlink_to(tmp_path / "store/b")
+    (tmp_path / "in/c").symlink_to(tmp_path / "in/a")  # under another name, once more
+    (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
+    (tmp_path / "in/gone").symlink_to(tmp_path / "nowhere")
+    names = ("a/a.png", "b/b.png", "c/a.png")
+    assert found(tmp_path / "in", tmp_path / "out") == dict(zip(names, names, strict=True))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    assert list(found(tmp_path / "link", tmp_path / "out")) == list(names)
+
+
+def test_what_other_programs_leave_is_not_read(tmp_path):
+    save(tmp_path / "a.png", tmp_path / ".ipynb_checkpoints/a-checkpoint.png", tmp_path / ".thumbnails/a.png")
+    save(tmp_path / "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", tmp_path / "b.jpg/c.png", tmp_path / "__MACOSX/._a.png")
+    assert found(tmp_path, tmp_path / "out") == {"a.png": "a.png", "b.jpg/c.png": "b.jpg/c.png"}
+    images = [job.image for job in find_images(f"{tmp_path}/**", tmp_path / "out")]
+    assert images == [tmp_path / "a.png", tmp_path / "b.jpg/c.png"]
+    assert len(find_images(f"{tmp_path}/@eaDir/*/*", tmp_path / "out")) == 1  # asked for by name
+
+
+def test_an_output_above_the_input_hides_no_image(tmp_path, monkeypatch):
+    save(tmp_path / "job/photos/a.jpg", tmp_path / "job/photos/out/a.png")
+    assert set(found(tmp_path / "job/photos", tmp_path / "job")) == {"a.png", "out/a.png"}
+    assert set(found(tmp_path / "job/photos", tmp_path / "job/photos/out")) == {"a.png"}
+    monkeypatch.chdir(tmp_path / "job")
+    images = [str(job.image) for job in find_images("photos", pathlib.Path())]
+    assert images == ["photos/a.jpg", "photos/out/a.png"]
+
+
+def test_every_extension_counts_and_other_formats_are_told(tmp_path, capsys):
+    save(*(tmp_path / name for name in ("a.jpg", "b.JPG", "d.jpeg", "f.Tiff")))
+    (tmp_path / "e.jfif").write_bytes((tmp_path / "a.jpg").read_bytes())
+    for name in ("x.HEIC", "y.HEIC", "z.dng", "notes.txt"):
+        (tmp_path / name).touch()
+    assert len(found(tmp_path, tmp_path / "out")) == 5
+    assert "skipped: 2 of .HEIC, 1 of .dng; convert them to PNG or JPEG" in capsys.readouterr().err

@@ -55,10 +55,40 @@ def test_a_finished_run_shows_its_table_again_and_changes_nothing(run_copy, trai
 
 def test_a_different_configuration_is_refused_with_its_settings(run_copy, train):
     before = contents(run_copy)
-    result = train(workdir=run_copy, steps=5, seed=3)
-    assert_refused(result, "train", "seed: 0 → 3", "steps: 4 → 5", "another --workdir")
+    result = train(workdir=run_copy, learning_rate=3, seed=3)
+    assert_refused(result, "train", "learning_rate: 0.001 → 3.0; seed: 0 → 3", "another --workdir")
     assert contents(run_copy) == before
     assert train(workdir=run_copy, loader="grain").code == 0  # paths and the loader may differ
+
+
+def test_a_finished_run_goes_on_as_if_it_had_been_longer(finished, train, tmp_path):
+    """Its third step was scored because it was the last; a longer run scores the second and the fourth only."""
+    workdir = tmp_path / "run"
+    assert train(workdir=workdir, steps=3).code == 0
+    result = train(workdir=workdir)
+    assert (result.code, result.said()) == (0, [])
+    assert "resuming from step 3 of 4" in result.stdout
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (workdir / "evaluation.json").read_bytes() == (finished / "evaluation.json").read_bytes()
+    assert (workdir / "config.json").read_bytes() == (finished / "config.json").read_bytes()
+    assert os.listdir(workdir / "pictures") == os.listdir(finished / "pictures")
+    assert same_state(workdir, finished)
+
+
+def test_places_may_vanish_where_they_are_needed_no_longer(finished, run_copy, train, tmp_path):
+    """Prepared data suffice to resume, whatever became of the files; a finished run needs no data."""
+    shutil.rmtree(run_copy / "checkpoints/4")
+    gone = {"source_dir": tmp_path / "gone", "target_dir": tmp_path / "gone"}
+    result = train(workdir=run_copy, **gone, save_every=3, eval_batch_size=2)
+    assert (result.code, result.said()) == (0, [])
+    assert "resuming from step 3 of 4" in result.stdout
+    assert (run_copy / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert same_state(run_copy, finished)
+    result = train(workdir=run_copy, **gone, data_dir=tmp_path / "nothing")
+    assert (result.code, result.said()) == (0, [])
+    assert "this run is already finished; its data are no longer there" in result.stdout
+    assert "mean IoU" in result.stdout
+    assert_refused(train(workdir=run_copy, **gone, data_dir=tmp_path / "nothing", steps=5), "train", "is not a folder")
 
 
 def test_different_data_are_refused(run_copy, train):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import sys
@@ -48,10 +49,42 @@ def _report(error: BaseException | None) -> tuple[str, int] | None:
         if error.errno in FULL_ERRNOS:
             return f"cannot write: {error.strerror}{where}; free space there or choose another folder", 1
         return f"cannot read or write: {error.strerror}{where}; choose a path that this user may use", 1
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in str(error):
-        return "out of memory; choose a smaller --batch_size, or --height and --width", 1
+    if _is_out_of_memory(error):
+        return f"out of memory; {_less_memory()}", 1
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
+    if isinstance(error, RuntimeError | AssertionError) and (reason := _missing_platform()) is not None:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        remedy = "unset it to use what there is, or install what it asks for (pip install 'sean-jax[cuda]' for GPUs)"
+        return f"JAX_PLATFORMS={asked}, but JAX cannot use that here ({reason}); {remedy}", 1
+    return None
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    texts = ("RESOURCE_EXHAUSTED", "OOM when allocating", "can't start new thread", "bad_alloc")
+    no_memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    return no_memory or (isinstance(error, Exception) and any(text in str(error) for text in texts))
+
+
+def _less_memory() -> str:
+    """What the user may change, of the flags that this command has."""
+    values = {name: flags.FLAGS[name].value for name in flags.FLAGS} if flags.FLAGS.is_parsed() else {}
+    if values.get("native_size"):
+        return "leave out --native_size"
+    names = [f"--{name}" for name in ("batch_size", "height", "width") if name in values and values[name] != 1]
+    return f"choose a smaller {', '.join(names)}" if names else "use smaller images, or a machine with more memory"
+
+
+def _missing_platform() -> str | None:
+    """Why JAX cannot use the platforms that the user asks for; None if it can, or nothing is asked for."""
+    if not os.environ.get("JAX_PLATFORMS") or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except RuntimeError as error:
+        return str(error).partition(" (set JAX_PLATFORMS")[0].splitlines()[0]
+    except AssertionError:  # JAX's, without a message
+        return "no such device was found"
     return None
 
 
@@ -75,6 +108,13 @@ def _main_thread_only(*error: Any) -> None:
         sys.__excepthook__(*error)
 
 
+def print_any_character() -> None:
+    """Lets standard output and error print what their encoding lacks: an arrow becomes ``\\u2192``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def expand_home(argv: Sequence[str]) -> list[str]:
     """Expands ~ in ``--flag=~/x``; shells expand it only at the beginning of a word."""
     return [re.sub(r"^(--?\w+=)(~.*)", lambda match: match[1] + os.path.expanduser(match[2]), word) for word in argv]
@@ -93,11 +133,14 @@ def run(main: Callable[[], None], command: str, *, computes: bool = False) -> No
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
+        print_any_character()
         if help_text.wanted(argv):
             print(help_text.make(main.__globals__.get("__doc__") or "", argv[0]))
             sys.exit(0)
         try:
             rest = flags.FLAGS(expand_home(argv))
+            if homeless := [word for word in expand_home(argv)[1:] if re.match(r"--?\w+=~(/|$)", word)]:
+                _fail(command, f"{homeless[0]}: this user has no home folder; give the whole path", 2)
         except flags.Error as error:
             _fail(command, f"{error}; --help lists the flags", 2)
         if len(rest) > 1:

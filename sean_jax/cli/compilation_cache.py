@@ -5,6 +5,7 @@ They are in the folder that ``$JAX_COMPILATION_CACHE_DIR`` names, or else in ``s
 stores only programs that took at least a second to compile. ``--nocompilation_cache`` turns the cache off.
 """
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -21,8 +22,13 @@ def default_folder() -> pathlib.Path:
     """A folder for this type of processor in the user's cache folder.
 
     Code compiled for one CPU may not run on an older one.
+
+    Raises:
+      OSError: the user has no home folder.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    root = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if root.startswith("~"):
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder; set $XDG_CACHE_HOME")
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
@@ -36,10 +42,11 @@ def enable() -> None:
         return
     if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]  # the user's
         return
-    folder = default_folder()
     try:
+        folder = default_folder()
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"compiled programs are not kept: {folder}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"compiled programs are not kept: {where}{error.strerror}", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -55,7 +55,7 @@ class Dataset:
       label_space: the space its labels are used in unless another one is asked for.
       evaluation_split: the labelled split that scores are computed on by default; None: no split has labels.
       selection_split: the labelled split on which checkpoints may be chosen ("oracle selection"); None: none.
-      label_colors: colour → raw id, for labels of encoding ``rgb``.
+      label_colors: colour → raw id, for labels of encoding ``rgb``; else, what the colours of palettes should be.
       absent_classes: classes that have ids and yet not one pixel, so that nothing can be learned of them.
       folder: where its files are unless a flag names another folder; None: a flag must.
       generated: whether it is a look of the bundled data set, generated on first use, and not files somebody has.
@@ -81,9 +81,11 @@ class Dataset:
         return self.splits[name]
 
     def identity(self) -> dict[str, Any]:
-        """What prepared sets and runs are recognised by: all facts but those that change no pixel."""
+        """What prepared sets and runs are recognised by: all facts that change pixels."""
         facts = dataclasses.asdict(self)
         del facts["absent_classes"], facts["folder"]
+        if "rgb" not in self.label_encodings:
+            facts["label_colors"] = ()  # with which labels are only checked
         return facts
 
 

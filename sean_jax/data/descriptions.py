@@ -57,6 +57,7 @@ def read_dataset(path: str) -> Dataset:
         ignored_ids = (IGNORE_LABEL,) if any(label_id == IGNORE_LABEL for _, label_id in label_colors) else ()
     else:
         label_ids, ignored_ids = _ids(file)
+        label_colors = _palette_colors(file)
     return Dataset(
         name=name,
         splits=splits,
@@ -217,6 +218,15 @@ def _label_colors(file: TomlFile) -> list[tuple[Color, int]]:
                 file.fail(f"colour {list(color)} appears for the second time", "classes", i, key)
             found[color] = i
     return list(found.items())
+
+
+def _palette_colors(file: TomlFile) -> list[tuple[Color, int]]:
+    """Colour → id where the file gives a class a colour of its own."""
+    found: dict[Color, list[int]] = {}
+    for i, table in enumerate(_class_tables(file)):
+        for color in _colors(file, table, i):
+            found.setdefault(color, []).append(table["id"] if "id" in table else table["ids"][0])
+    return [(color, ids[0]) for color, ids in found.items() if len(ids) == 1]
 
 
 def _is_byte(value: Any) -> bool:

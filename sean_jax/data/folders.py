@@ -1,6 +1,7 @@
 """Where a data set's files are: the folder that a flag names, or the bundled data set, generated on first use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from sean_jax import minicity
@@ -8,10 +9,55 @@ from sean_jax.data.concurrency import lock
 from sean_jax.data.dataset import Dataset
 from sean_jax.errors import UserError
 
+# Files and folders that systems and other programs leave among images; names with a leading dot are others.
+_FOREIGN = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "lost+found"),
+        *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    )
+)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file or folder of that name belongs to the system or to another program, and is no user's image."""
+    return name.startswith(".") or name.lower() in _FOREIGN
+
+
+def walk(root: Path, skipped: Path | None = None) -> Iterator[Path]:
+    """All files below a folder except foreign ones, through links to folders, folder by folder in order.
+
+    Args:
+      root: the folder.
+      skipped: a folder in it whose files are left out.
+    """
+    left_out = os.path.realpath(skipped) if skipped is not None else None
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
+    while waiting:
+        folder, above = waiting.pop()
+        real = os.path.realpath(folder)
+        if real == left_out or real in above:  # a link may lead to a folder above it
+            continue
+        inner = []
+        for entry in sorted(folder.iterdir()):
+            if is_foreign(entry.name):
+                continue
+            if entry.is_dir():
+                inner.append((entry, (*above, real)))
+            else:
+                yield entry
+        waiting += reversed(inner)
+
 
 def default_data_dir() -> str:
-    """Where prepared sets are kept unless a flag says otherwise: $SEAN_JAX_DATA_DIR or ~/sean_jax_data."""
-    return os.path.expanduser(os.environ.get("SEAN_JAX_DATA_DIR") or "~/sean_jax_data")
+    """Where prepared sets are kept unless a flag says otherwise: $SEAN_JAX_DATA_DIR or ~/sean_jax_data.
+
+    Raises:
+      UserError: neither the variable is set nor does the user have a home folder.
+    """
+    found = os.path.expanduser(os.environ.get("SEAN_JAX_DATA_DIR") or "~/sean_jax_data")
+    if found.startswith("~"):
+        raise UserError("this user has no home folder for prepared data; give --data_dir or set $SEAN_JAX_DATA_DIR")
+    return found
 
 
 def resolve_source_dir(

@@ -15,6 +15,12 @@ from sean_jax.errors import UserError
 
 # What TFDS writes last but for renaming the folder; it holds our facts.
 METADATA_FILE = "metadata.json"
+# What may hinder the reading of a sound set → what helps.
+_SOUND = {
+    "Permission denied": "ask its owner for the right to read it",
+    "Too many open files": "allow more open files (ulimit -n)",
+    "Cannot allocate memory": "free memory",
+}
 _EXTRA_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
@@ -48,8 +54,10 @@ class PreparedSet:
         """What preparation noted: dataset, split, height, width, labels, digest, names, part_length, statistics."""
         try:
             return json.loads((self.directory / METADATA_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise self._damaged(f"{METADATA_FILE} is missing or unreadable") from None
+        except OSError as error:
+            raise self._damaged(f"{METADATA_FILE}: {error.strerror}") from None
+        except ValueError:
+            raise self._damaged(f"{METADATA_FILE} is unreadable") from None
 
     @property
     def names(self) -> list[str]:
@@ -140,6 +148,9 @@ class PreparedSet:
         return [sources[part] for part in sorted(sources)]
 
     def _damaged(self, reason: str) -> UserError:
+        for text, way_out in _SOUND.items():
+            if text in reason:
+                return UserError(f"the prepared set {self.directory} cannot be read ({reason}); {way_out}")
         return UserError(f"the prepared set {self.directory} is damaged ({reason}); delete it to have it prepared anew")
 
 

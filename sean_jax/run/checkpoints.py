@@ -1,6 +1,7 @@
 """Orbax checkpoints: the complete state of a run and its configuration, written in the background."""
 
 import contextlib
+import errno
 import functools
 import operator
 import os
@@ -49,6 +50,7 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
+        jax.devices()  # that JAX cannot use its devices is no error of a checkpoint
         if not read_only:
             self._directory.mkdir(exist_ok=True)  # here a full disk raises an OSError; in Orbax it does not
         with self._read_errors("a checkpoint"):
@@ -128,10 +130,13 @@ class Checkpoints:
     def _read_errors(self, what: str) -> Iterator[None]:
         try:
             yield
+        except MemoryError:
+            raise
         except Exception as error:  # Orbax and tensorstore raise many types of exceptions for damaged files
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
             raise UserError(
-                f"{what} in {self._directory} cannot be read ({_reason(error)}); "
-                "delete it and run the same command again to resume from the previous checkpoint"
+                f"{what} in {self._directory} cannot be read ({_reason(error)}); {_way_out(error)}"
             ) from error
 
 
@@ -148,12 +153,37 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
+def _way_out(error: Exception) -> str:
+    """What helps. A checkpoint that this user or machine cannot read may be sound."""
+    text, number = str(error), getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM) or "Permission denied" in text:
+        return "it may be sound: ask its owner for the right to read it"
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+        return "it may be sound: allow more open files (ulimit -n)"
+    if isinstance(error, OSError) and number != errno.ENOENT:
+        return "it may be sound: check the disk or the network, and run the same command again"
+    return (
+        "if it is damaged, move it out of that folder, and run the same command again to resume from the previous "
+        "checkpoint"
+    )
+
+
 def has_checkpoint(workdir: pathlib.Path) -> bool:
     """Returns whether a run has a complete checkpoint, from which it would resume."""
+    return latest_step(workdir) is not None
+
+
+def latest_step(workdir: pathlib.Path) -> int | None:
+    """Returns the step of the last complete checkpoint of a run; None if there is none."""
     if not (workdir / "checkpoints").is_dir():
-        return False
+        return None
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.latest_step is not None
+        return checkpoints.latest_step
+
+
+def is_finished(workdir: pathlib.Path, steps: int | None) -> bool:
+    """Returns whether a run of ``steps`` has reached its end."""
+    return steps is not None and (latest_step(workdir) or 0) >= steps
 
 
 def read_state(workdir: str | os.PathLike[str]) -> Any:

@@ -17,7 +17,11 @@ from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
 from sean_jax.run.records import parse_line
 
-STAGES = "stages"  # the only entry that a run directory may have before the run starts
+STAGES = "stages"  # runs that a run needs first; they are there before it starts
+# What a run writes beside config.json. Other entries are others': a scheduler's log, .gitignore, lost+found.
+_OWN = frozenset(
+    ("checkpoints", "metrics.jsonl", "timing.jsonl", "evaluation.json", "parameters.txt", "pictures", "tensorboard")
+)
 
 
 def config_path(workdir: pathlib.Path) -> pathlib.Path:
@@ -34,7 +38,7 @@ def check(workdir: pathlib.Path, experiment: Experiment) -> None:
 
     Raises:
       UserError: the directory contains a run with a different configuration (the message names the settings) or
-        other files, or is a file.
+        parts of one, or is a file.
     """
     if exists(workdir):
         old, new = load(workdir), experiment
@@ -48,8 +52,11 @@ def check(workdir: pathlib.Path, experiment: Experiment) -> None:
             )
     elif workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a new or empty folder")
-    elif workdir.exists() and any(path.name != STAGES for path in workdir.iterdir()):
-        raise UserError(f"--workdir={workdir} is not empty and contains no run (config.json); give another folder")
+    elif workdir.exists() and (found := sorted(path.name for path in workdir.iterdir() if path.name in _OWN)):
+        raise UserError(
+            f"--workdir={workdir} has {', '.join(found)} but no config.json, which a run needs; restore that file, or "
+            "give another folder"
+        )
 
 
 def check_data(workdir: pathlib.Path, data: dict[str, str]) -> None:
@@ -62,12 +69,19 @@ def check_data(workdir: pathlib.Path, data: dict[str, str]) -> None:
     Raises:
       UserError: the description or the image list of a data set has changed.
     """
-    before = json.loads(config_path(workdir).read_text(encoding="utf-8")).get("data", {}) if exists(workdir) else {}
+    before = known_data(workdir)
     if changed := [name for name in before if before[name] != data.get(name)]:
         raise UserError(
             f"--workdir={workdir} contains a run on different data: the description or the image list of its "
             f"{' and '.join(changed)} set has changed; restore it to resume the run, or use another --workdir"
         )
+
+
+def known_data(workdir: pathlib.Path) -> dict[str, str]:
+    """The ``data`` of :func:`create` of the run in the directory; empty if there is none."""
+    if not exists(workdir):
+        return {}
+    return json.loads(config_path(workdir).read_text(encoding="utf-8")).get("data", {})
 
 
 def create(workdir: pathlib.Path, experiment: Experiment, data: dict[str, str]) -> None:
@@ -91,6 +105,49 @@ def create(workdir: pathlib.Path, experiment: Experiment, data: dict[str, str]) 
         if not before:
             workdir.rmdir()
         raise
+
+
+def resume(workdir: pathlib.Path, experiment: Experiment, step: int | None) -> None:
+    """Takes over settings that may change into ``config.json``; weights that are no longer named stay noted.
+
+    Args:
+      workdir: the run directory, locked and checked.
+      experiment: the resolved configuration.
+      step: of the last checkpoint, if there is one.
+    """
+    if step is not None:
+        _extend(workdir, experiment, step)
+    content = json.loads(config_path(workdir).read_text(encoding="utf-8"))
+    settings = experiment.to_json()["settings"]
+    if step is not None and step > settings["steps"]:  # it has gone further already
+        settings["steps"] = content["settings"]["steps"]
+    settings["init_weights"] = settings["init_weights"] or content["settings"].get("init_weights")
+    if settings != content["settings"]:
+        write_json(config_path(workdir), content | {"settings": settings})
+
+
+def _extend(workdir: pathlib.Path, experiment: Experiment, step: int) -> None:
+    """If the run in the directory ended at ``step`` and goes on, forgets what it did there because it was the last.
+
+    A run that had been longer from the start would not have logged and scored that step, unless it was due.
+    """
+    before = load(workdir).config
+    assert experiment.config.steps is not None
+    if before.steps != step or experiment.config.steps <= step:
+        return
+    is_scored, is_logged = step % before.eval_every == 0, step % before.log_every == 0
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        path = workdir / name
+        *earlier, last = path.read_bytes().splitlines(keepends=True) if path.exists() else [b""]
+        values = json.loads(last) if last.endswith(b"\n") else {}
+        if values.get("step") != step:
+            continue
+        is_score = {key: key.startswith("val/") or key == "evaluation_seconds" for key in values}
+        kept = {key: v for key, v in values.items() if key == "step" or (is_scored if is_score[key] else is_logged)}
+        lines = [*earlier, (json.dumps(kept) + "\n").encode()] if len(kept) > 1 else earlier
+        atomic.write(path, b"".join(lines))
+    if not is_scored:
+        (workdir / "pictures" / f"step_{step:06d}.png").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

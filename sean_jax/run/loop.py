@@ -1,6 +1,7 @@
 """The training loop: restore, step, log, evaluate, save."""
 
 import contextlib
+import os
 import pathlib
 import signal
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from sean_jax.data.statistics import class_shares, rare_class_probabilities
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method, TrainState
 from sean_jax.run import directory
-from sean_jax.run.checkpoints import Checkpoints, abstract_state
+from sean_jax.run.checkpoints import Checkpoints, abstract_state, is_finished, latest_step
 from sean_jax.run.determinism import request_deterministic_kernels
 from sean_jax.run.monitor import Monitor, final_report
 from sean_jax.run.plan import Plan, check_folders, fingerprint, prepare_scoring, prepare_training, weights_differences
@@ -64,11 +65,20 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
     say: Say = print if leader else lambda _: None
     if leader:
         directory.check(workdir, plan.experiment)  # report errors before preparing data
-        check_folders(plan, reads_target=method.READS.target)
     check_loader(config.loader)
-    say(_headline(plan, devices))
-
-    inputs = _prepare(plan, method, leader)
+    known = directory.known_data(workdir)
+    try:
+        if leader:
+            check_folders(plan, reads_target=method.READS.target, known=known)
+        say(_headline(plan, devices))
+        inputs = _prepare(plan, method, leader, known)
+    except UserError:
+        folders = [folder for folder in (config.source_dir, config.target_dir) if folder]
+        if all(map(os.path.isdir, folders)) or not is_finished(workdir, config.steps):
+            raise
+        say("this run is already finished; its data are no longer there")
+        _report(workdir, leader)
+        return True
     if inputs.scorer is None:
         say(_why_no_scores(plan))
     data = _fingerprints(plan, inputs)
@@ -80,17 +90,20 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run directory exists")
     with directory.locked(workdir) if leader else contextlib.nullcontext():
+        if leader:
+            directory.resume(workdir, plan.experiment, latest_step(workdir))
         return _fit(plan, workdir, method, initial, devices, inputs, say, Profile(workdir, profile_steps))
 
 
-def _prepare(plan: Plan, method: Method, leader: bool) -> Inputs:
-    """Prepares the data. It precedes the run directory, so that bad input leaves no directory behind.
+def _prepare(plan: Plan, method: Method, leader: bool, known: dict[str, str]) -> Inputs:
+    """Prepares the data; ``known`` are those of a run that is resumed.
 
-    The largest data set comes last, so that errors in the others are reported early.
+    It precedes the run directory, so that bad input leaves no directory behind. The largest data set comes last, so
+    that errors in the others are reported early.
     """
     config = plan.experiment.config
-    scored = prepare_scoring(config, plan.target, progress=leader)
-    source, target = prepare_training(plan, reads_target=method.READS.target, progress=leader)
+    scored = prepare_scoring(config, plan.target, progress=leader, known=known)
+    source, target = prepare_training(plan, reads_target=method.READS.target, progress=leader, known=known)
     scorer = None
     if scored is not None and config.eval_split is not None:
         scorer = Scorer(plan.experiment, plan.target, config.eval_split, scored, jax.local_devices())
@@ -128,7 +141,7 @@ def _fit(
             directory.write_parameters(workdir, state.params)
 
     assert config.steps is not None
-    if restored_step == config.steps:
+    if restored_step >= config.steps:
         say("this run is already finished")
         checkpoints.close()
         _report(plan, workdir, leader)

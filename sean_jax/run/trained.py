@@ -17,6 +17,9 @@ from sean_jax.run import directory
 from sean_jax.run.checkpoints import abstract_state, read_network, read_translators
 from sean_jax.settings import names
 
+# Help text of --input_convention in the commands that read weights.
+CONVENTION_HELP = "input normalisation that the weights need; default: what the file, its names or its values tell"
+
 
 class TrainedNetwork(NamedTuple):
     """A network's parameters and their origin.
@@ -45,7 +48,10 @@ class TrainedTranslators(NamedTuple):
 
 
 def open_network(
-    workdir: str | None = None, weights_file: str | None = None, network: str | None = None
+    workdir: str | None = None,
+    weights_file: str | None = None,
+    network: str | None = None,
+    input_convention: str | None = None,
 ) -> TrainedNetwork:
     """Opens one network of a run, or the one in a weights file.
 
@@ -55,6 +61,7 @@ def open_network(
       workdir: a run directory.
       weights_file: a weights file with metadata, as ``port_weights`` writes it, or the authors' checkpoint.
       network: the name of one of the run's networks; None for the main one (for ``sean`` the teacher).
+      input_convention: what the weights in a file need; None to find out.
 
     Raises:
       UserError: both or neither of ``workdir`` and ``weights_file`` are given, or they cannot be used.
@@ -62,11 +69,13 @@ def open_network(
     if (workdir is None) == (weights_file is None):
         raise UserError("give either --workdir (a run directory) or --weights (a weights file)")
     if workdir is not None:
+        if input_convention is not None:
+            raise UserError(f"--input_convention={input_convention} is for --weights; a run knows its own: omit it")
         return _open_run(workdir, network)
     assert weights_file is not None
     if network is not None:
         raise UserError(f"--network={network} selects one of a run's networks; a --weights file has only one, omit it")
-    return _open_file(weights_file)
+    return _open_file(weights_file, input_convention)
 
 
 def open_translators(workdir: str | os.PathLike[str], precision: str | None = None) -> TrainedTranslators:
@@ -107,8 +116,8 @@ def _open_run(workdir: str, network: str | None) -> TrainedNetwork:
     return TrainedNetwork(experiment, params, name, step, f"{pathlib.Path(workdir)}, {name}")
 
 
-def _open_file(path: str) -> TrainedNetwork:
-    file = weights.read(path)
+def _open_file(path: str, input_convention: str | None) -> TrainedNetwork:
+    file = weights.read(path, input_convention)
     try:
         experiment = _experiment_of(file, path)
         abstract = experiment.network().abstract_params()
@@ -123,7 +132,8 @@ def _open_file(path: str) -> TrainedNetwork:
             "a complete segmentation network"
         )
     metadata = weights.metadata(file)
-    return TrainedNetwork(experiment, params, metadata.get("network", "weights file"), metadata.get("step"), path)
+    origin = f"{path} ({file.origin})" if file.origin else path
+    return TrainedNetwork(experiment, params, metadata.get("network", "weights file"), metadata.get("step"), origin)
 
 
 def architecture_of(metadata: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -168,7 +178,7 @@ def _experiment_of(file: weights.WeightsFile, path: str) -> Experiment:
             "architecture": name,
             "preset": "reference",
             "initialization": "pretrained",
-            "input_convention": metadata["input_convention"],
+            "input_convention": weights.input_convention(file),
             **settings,
             **known,
         }

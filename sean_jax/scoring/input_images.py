@@ -1,18 +1,23 @@
 """The images that ``predict`` segments: finds, checks and reads them, and plans where their results go."""
 
+import collections
 import contextlib
 import glob
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from PIL import Image
 
 from sean_jax.data import image_files
+from sean_jax.data.folders import is_foreign, walk
+from sean_jax.data.image_files import SUFFIXES
 from sean_jax.errors import UserError
 from sean_jax.models.network import MIN_SIZE
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+# Photographs that cannot be read: a folder of them would be passed over without a word.
+_OTHER_IMAGES = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".gif", ".jxl")
 
 
 class Job(NamedTuple):
@@ -34,7 +39,8 @@ class Job(NamedTuple):
 def find_images(pattern: str, output: pathlib.Path, endings: Sequence[str] = (".png",)) -> list[Job]:
     """Finds the images of ``--input`` and plans their results, which keep the structure of an input folder.
 
-    In a folder, hidden files and the contents of ``output`` (results of an earlier call) are skipped.
+    In a folder, hidden files, what other programs keep there, and the contents of an ``output`` inside it (results of
+    an earlier call) are skipped; links to folders are followed.
 
     Args:
       pattern: a file, a folder or a glob pattern.
@@ -46,13 +52,15 @@ def find_images(pattern: str, output: pathlib.Path, endings: Sequence[str] = (".
     """
     path = pathlib.Path(pattern)
     if path.is_dir():
-        root, results = path, None if output.resolve() == path.resolve() else output.resolve()
-        found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        files = sorted(p for p in found if results not in p.resolve().parents)
+        root, skipped = path, output if path.resolve() in output.resolve().parents else None
+        found = list(walk(path, skipped))
+        files = sorted(p for p in found if p.suffix.lower() in SUFFIXES)
+        _warn_about_others(found)
     elif path.is_file():
         root, files = path.parent, [path]
     else:
-        files = sorted(pathlib.Path(p) for p in glob.glob(pattern, recursive=True) if pathlib.Path(p).is_file())
+        found = sorted(p for p in map(pathlib.Path, glob.glob(pattern, recursive=True)) if p.is_file())
+        files = [p for p in found if not any(is_foreign(part) and part not in pattern for part in p.parts)]
         root = None
     if not files:
         raise UserError(
@@ -72,15 +80,21 @@ def find_images(pattern: str, output: pathlib.Path, endings: Sequence[str] = (".
     return jobs
 
 
+def _warn_about_others(files: Sequence[pathlib.Path]) -> None:
+    others = collections.Counter(p.suffix for p in files if p.suffix.lower() in _OTHER_IMAGES)
+    if others:
+        listed = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
+        print(f"files of other formats are skipped: {listed}; convert them to PNG or JPEG", file=sys.stderr)
+
+
 def check_image(path: pathlib.Path) -> None:
     """Checks an image file by its header alone, which is fast enough to check all files before the first is segmented.
 
     Raises:
       UserError: it is not an image that can be read, or it is too small for the network.
     """
-    with _image_errors(path), Image.open(path) as image:
-        width, height = image.size
-        image_files.check_range(image)
+    with _image_errors(path):
+        width, height = image_files.check_header(path)
     if min(width, height) < MIN_SIZE:
         raise UserError(f"{path} is {width}x{height} pixels; expected at least {MIN_SIZE}x{MIN_SIZE}")
 
@@ -91,20 +105,13 @@ def read_image(path: pathlib.Path) -> Image.Image:
     Raises:
       UserError: it cannot be read.
     """
-    with _image_errors(path), Image.open(path) as file:
-        return image_files.to_rgb(file)
+    with _image_errors(path):
+        return image_files.read_image(path)
 
 
 @contextlib.contextmanager
 def _image_errors(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-        image_files.BadFileError,
-    ) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); repair or remove it") from None
+    except image_files.BadFileError as error:
+        raise UserError(f"{path} cannot be read as an image ({error}); replace it or leave it out") from None

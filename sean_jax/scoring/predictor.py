@@ -21,6 +21,8 @@ from sean_jax.ops.resize import resize_bilinear
 from sean_jax.scoring.confusion import confusion_matrix
 from sean_jax.training.parallel import Devices, pmap_predict, replicate, shard
 
+LARGEST = 2**27  # logits of a batch at full size that are computed at once: 512 MB
+
 
 class Example(NamedTuple):
     """One labelled image at the network's input size, with its label at its own size."""
@@ -54,9 +56,28 @@ def predict(network: Network, params: Any, images: jax.Array, size: tuple[int, i
 
 def at_size(prediction: Prediction, size: tuple[int, int]) -> FullSizePrediction:
     """The part of :func:`predict` that depends on ``size``: each size is compiled separately."""
-    logits = resize_bilinear(prediction.logits, size)
     maps = {name: resize_map(x, size) for name, x in prediction.maps.items()}
+    if prediction.logits.shape[-1] * size[0] * size[1] > LARGEST:
+        return FullSizePrediction(_classes_in_strips(prediction.logits, size), maps)
+    logits = resize_bilinear(prediction.logits, size)
     return FullSizePrediction(jnp.argmax(logits, -1).astype(jnp.uint8), maps)
+
+
+def _classes_in_strips(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The classes at full size, strip by strip of rows: all logits of a large photograph need gigabytes."""
+    _, height, _, channels = logits.shape
+    rows = max(1, LARGEST // (8 * channels * size[1]))
+    strips = -(-size[0] // rows)
+    # Each output row's weights of the input rows, as for the whole: what resizing makes of the unit vectors.
+    weights = resize_bilinear(jnp.eye(height)[None, :, :, None], (size[0], height))[0, :, :, 0]
+    weights = jnp.pad(weights, ((0, strips * rows - size[0]), (0, 0))).reshape(strips, rows, height)
+
+    def classes(row_weights: jax.Array) -> jax.Array:
+        strip = jnp.einsum("rh,bhwc->brwc", row_weights, logits, precision=jax.lax.Precision.HIGHEST)
+        return jnp.argmax(resize_bilinear(strip, (rows, size[1])), -1).astype(jnp.uint8)
+
+    found = jax.lax.map(classes, weights)  # [strips, b, rows, W]
+    return jnp.moveaxis(found, 0, 1).reshape(logits.shape[0], strips * rows, size[1])[:, : size[0]]
 
 
 class Predictor:

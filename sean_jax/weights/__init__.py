@@ -1,7 +1,7 @@
 """Reads and writes weights (PyTorch, safetensors, NumPy) under the names and layouts of the authors' network."""
 
 from sean_jax.weights.files import WeightsFile, check_output, read, write
-from sean_jax.weights.names import INPUT_CONVENTIONS, identify, metadata
+from sean_jax.weights.names import INPUT_CONVENTIONS, identify, input_convention, metadata
 from sean_jax.weights.params import Report, from_params, into_params, sean_tensors
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "check_output",
     "from_params",
     "identify",
+    "input_convention",
     "into_params",
     "metadata",
     "read",

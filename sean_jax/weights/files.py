@@ -1,4 +1,4 @@
-"""Reads files of named tensors (``.pth``, ``.pt``, ``.safetensors``, ``.npz``) and writes the last two kinds."""
+"""Reads files of named tensors (PyTorch's, ``.safetensors``, ``.npz``) and writes the last two kinds."""
 
 import io
 import json
@@ -15,10 +15,10 @@ import safetensors.numpy
 from sean_jax import atomic
 from sean_jax.errors import UserError
 from sean_jax.weights import torch_pickle
+from sean_jax.weights.unwrap import unwrap
 
 _SAFETENSORS_METADATA = "sean_jax"  # safetensors metadata maps strings to strings; ours is one JSON string
 _NPZ_METADATA = "__sean_jax__"
-_PREFIXES = ("module.", "model.")  # added by DataParallel and by wrapper modules
 
 
 class WeightsFile(NamedTuple):
@@ -28,21 +28,28 @@ class WeightsFile(NamedTuple):
       tensors: name → array; floating point is float32. Arrays may be read-only and share memory.
       metadata: a JSON object; ``{}`` if the file has none.
       path: the file, for error messages.
+      origin: which of the file's networks it is, if that has to be told; see :mod:`sean_jax.weights.unwrap`.
+      input_convention: what the user says of the input that the weights need; None to find out.
     """
 
     tensors: dict[str, np.ndarray]
     metadata: dict[str, Any]
     path: str = ""
+    origin: str = ""
+    input_convention: str | None = None
 
 
-def read(path: str | os.PathLike[str]) -> WeightsFile:
-    """Reads ``.pth``, ``.pt``, ``.safetensors`` or ``.npz``; no code in the file is ever executed.
+def read(path: str | os.PathLike[str], input_convention: str | None = None) -> WeightsFile:
+    """Reads a file of PyTorch, ``.safetensors`` or ``.npz``; no code in the file is ever executed.
 
-    A prefix ``module.`` or ``model.`` is dropped if all names have it; names are not changed otherwise.
+    What wraps the network (dictionaries, prefixes of names) is dropped.
+
+    Args:
+      path: the file.
+      input_convention: what the weights need, if the user says so.
 
     Raises:
-      UserError: the file is missing, has an unknown extension, is damaged, or is a pickle that refers to more than
-        tensors.
+      UserError: the file is missing, has an unknown extension, is damaged, or holds no tensors or several networks.
     """
     path = Path(path)
     reader = _READERS.get(path.suffix.lower())
@@ -51,7 +58,7 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
     if not path.is_file():
         raise UserError(f"{path} is not a file; give an existing {', '.join(_READERS)} file")
     try:
-        tensors, metadata = reader(path)
+        tensors, metadata, origin = reader(path)
     except UserError:
         raise
     except OSError as error:
@@ -61,9 +68,8 @@ def read(path: str | os.PathLike[str]) -> WeightsFile:
         raise UserError(
             f"{path} is damaged or not a {path.suffix} file ({reason}); download or save it again"
         ) from error
-    while prefix := next((p for p in _PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return WeightsFile({name: _to_float32(value) for name, value in tensors.items()}, metadata, str(path))
+    tensors = {name: _to_float32(value) for name, value in tensors.items()}
+    return WeightsFile(tensors, metadata, str(path), origin, input_convention)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -108,23 +114,36 @@ def _to_float32(value: np.ndarray) -> np.ndarray:
     return value.astype(np.float32 if is_float else value.dtype.newbyteorder("="), order="C", copy=False)
 
 
-def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    return torch_pickle.read(path), {}
+_Content = tuple[dict[str, np.ndarray], dict[str, Any], str]  # tensors, metadata, origin
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_torch(path: Path) -> _Content:
+    said = []
+
+    def choose(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+        found = unwrap(shapes, str(path))
+        said.append(found.said)
+        return found.names
+
+    return torch_pickle.read(path, choose), {}, said[0]
+
+
+def _read_safetensors(path: Path) -> _Content:
     with safetensors.safe_open(path, framework="numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return tensors, _parse((file.metadata() or {}).get(_SAFETENSORS_METADATA))
+        found = unwrap({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, str(path))  # noqa: SIM118
+        tensors = {new: file.get_tensor(name) for name, new in found.names.items()}
+        return tensors, _parse((file.metadata() or {}).get(_SAFETENSORS_METADATA)), found.said
 
 
-def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_npz(path: Path) -> _Content:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("a single array")
-        tensors = {name: archive[name] for name in archive.files}
-    metadata = tensors.pop(_NPZ_METADATA, None)
-    return tensors, _parse(None if metadata is None else metadata.item())
+        arrays = {name: archive[name] for name in archive.files}
+    metadata = arrays.pop(_NPZ_METADATA, None)
+    found = unwrap({name: array.shape for name, array in arrays.items()}, str(path))
+    tensors = {new: arrays[name] for name, new in found.names.items()}
+    return tensors, _parse(None if metadata is None else metadata.item()), found.said
 
 
 def _parse(text: str | bytes | None) -> dict[str, Any]:
@@ -145,5 +164,12 @@ def _encode_npz(tensors: dict[str, np.ndarray], metadata: str | None) -> bytes:
     return buffer.getvalue()
 
 
-_READERS = {".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors, ".npz": _read_npz}
+_READERS = {
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    # PyTorch's as Lightning, Hugging Face and training scripts (model_best.pth.tar) name them.
+    **dict.fromkeys((".ckpt", ".bin", ".tar", ".pkl"), _read_torch),
+}
 _ENCODERS = {".safetensors": _encode_safetensors, ".npz": _encode_npz}

@@ -14,17 +14,19 @@ from sean_jax.errors import UserError
 from sean_jax.models import NETWORKS
 from sean_jax.models.deeplab import DeepLab
 from sean_jax.models.vgg import CONVOLUTIONS
+from sean_jax.weights import conventions
 from sean_jax.weights.files import WeightsFile
 
 _TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), CONVOLUTIONS, strict=True))
 
 AUTHORS_MODULES = DeepLab.TORCH_MODULES
+_ATTENTION = "aconv"
 # The authors' tensors, in the order of their ``state_dict()``; the attention convolution has no bias.
 AUTHORS_TENSORS = [
     f"{module}.{leaf}"
     for module in AUTHORS_MODULES.values()
     for leaf in ("weight", "bias")
-    if (module, leaf) != ("aconv", "bias")
+    if (module, leaf) != (_ATTENTION, "bias")
 ]
 _AUTHORS_VGG16 = [AUTHORS_MODULES["trunk", layer] for layer in CONVOLUTIONS]
 _AUTHORS_FEATURES = [module for module in AUTHORS_MODULES.values() if module.startswith("features.")]
@@ -32,6 +34,7 @@ _AUTHORS_FEATURES = [module for module in AUTHORS_MODULES.values() if module.sta
 # Kind of file → {module name in the file: module name in the authors' code}, in the order of the layers.
 _TO_AUTHORS: dict[str, dict[str, str]] = {
     "sean": {name: name for name in AUTHORS_MODULES.values()},
+    "deeplab_vgg16": {name: name for name in AUTHORS_MODULES.values() if name != _ATTENTION},
     "vgg16_sean": {name: name for name in _AUTHORS_VGG16},
     "vgg16_torchvision": {
         f"features.{index}": AUTHORS_MODULES["trunk", layer] for index, layer in _TORCHVISION.items()
@@ -49,12 +52,17 @@ FULLY_CONNECTED: dict[str, dict[str, tuple[str, ...]]] = {
     "vgg16_caffe": {"fc6": ("head", "fc6"), "fc7": ("head", "fc7")},
 }
 
+# Kinds of complete networks; the others are a VGG-16 alone.
+COMPLETE = ("sean", "deeplab_vgg16", *NETWORKS)
+
 # Kind of file → the input normalisation it was trained with: "bgr_mean" (Caffe and the authors: BGR, 0–255, minus a
-# mean) or "rgb_normalized" (torchvision and timm: RGB in [0, 1], minus a mean, divided by a standard deviation).
-INPUT_CONVENTIONS = {
+# mean) or "rgb_normalized" (torchvision and timm: RGB in [0, 1], minus a mean, divided by a standard deviation). None:
+# the names do not tell (see :mod:`sean_jax.weights.conventions`).
+INPUT_CONVENTIONS: dict[str, str | None] = {
     "sean": "bgr_mean",
+    "deeplab_vgg16": "bgr_mean",
     "vgg16_sean": "bgr_mean",
-    "vgg16_torchvision": "rgb_normalized",
+    "vgg16_torchvision": None,
     "vgg16_caffe": "bgr_mean",
 }
 
@@ -63,9 +71,10 @@ def identify(file: WeightsFile) -> str:
     """Identifies the network that a file holds by its tensor names and shapes.
 
     Returns:
-      ``"sean"`` (the authors' complete network, or one written by this project), ``"vgg16_sean"`` (its 13 VGG
-      convolutions alone, as ``port_weights`` writes them), ``"vgg16_torchvision"`` (torchvision or timm) or
-      ``"vgg16_caffe"`` (``fcn8s_from_caffe``). For a file that this project wrote of another network, its name in
+      ``"sean"`` (the authors' complete network, or one written by this project), ``"deeplab_vgg16"`` (the same
+      without attention: AdaptSegNet, ADVENT and what is built on them), ``"vgg16_sean"`` (its 13 VGG convolutions
+      alone, as ``port_weights`` writes them), ``"vgg16_torchvision"`` (torchvision or timm) or ``"vgg16_caffe"``
+      (``fcn8s_from_caffe``). For a file that this project wrote of another network, its name in
       :data:`sean_jax.models.NETWORKS`, such as ``"fcn8s"``.
 
     Raises:
@@ -82,8 +91,8 @@ def identify(file: WeightsFile) -> str:
         )
     kind = _identify_modules(file)
     weights = [f"{module}.weight" for module in _TO_AUTHORS[kind]]
-    # SEAN's head may lack layers (no attention, fewer branches). The caller checks it against the network's settings.
-    needed = [name for name in weights if kind != "sean" or name.startswith("features.")]
+    # The head may lack layers (fewer branches). The caller checks it against the network's settings.
+    needed = [name for name in weights if kind not in COMPLETE or name.startswith("features.")]
     missing = [name for name in (*needed, *(name.replace("weight", "bias") for name in needed)) if name not in tensors]
     if missing:
         raise UserError(f"{file.path} looks like {kind} but lacks {', '.join(missing[:3])}; download or save it again")
@@ -110,7 +119,9 @@ def _identify_modules(file: WeightsFile) -> str:
     }
     for kind, modules in layouts.items():
         if [f"features.{index}" for index in indices] == modules:
-            return kind
+            # Files of this project say themselves whether the network has attention.
+            without_attention = kind == "sean" and f"{_ATTENTION}.weight" not in file.tensors and not file.metadata
+            return "deeplab_vgg16" if without_attention else kind
     names = ", ".join(list(file.tensors)[:5]) or "no tensors"
     convolutions = f", convolutions at features.{indices}" if indices else ""
     raise UserError(
@@ -168,15 +179,51 @@ def network_names(kind: str, names: list[str], modules: Mapping[tuple[str, ...],
     return found
 
 
-def metadata(file: WeightsFile) -> dict[str, Any]:
-    """Returns a file's metadata, with what its tensor names imply where it has none.
+def tensors_of(kind: str) -> set[str]:
+    """The authors' names of the tensors that a file of that kind may hold."""
+    modules = set(_TO_AUTHORS[kind].values())
+    return {name for name in AUTHORS_TENSORS if name.rpartition(".")[0] in modules}
 
-    Tensor names imply ``input_convention`` (see :data:`INPUT_CONVENTIONS`). Files of this project name their
-    ``architecture`` as ``{"name": "deeplab", ...settings}``; for the authors' own checkpoint it is ``"reference"``,
-    the preset that follows their code.
+
+def metadata(file: WeightsFile) -> dict[str, Any]:
+    """Returns a file's metadata, with what its tensors imply where it has none.
+
+    They imply ``input_convention`` (what the user says of it comes first; None if unknown). Files of this project name
+    their ``architecture`` as ``{"name": "deeplab", ...settings}``; for the authors' own checkpoint it is
+    ``"reference"``, the preset that follows their code, and for the networks that their code is built on the same
+    without attention.
     """
     kind = identify(file)
-    implied = {"input_convention": INPUT_CONVENTIONS[kind]} if kind in INPUT_CONVENTIONS else {}
-    if kind == "sean" and not file.metadata:
-        implied["architecture"] = "reference"
-    return {**implied, **file.metadata}
+    implied: dict[str, Any] = {}
+    if kind in COMPLETE and not file.metadata:
+        without = {"name": "deeplab", **DeepLab.PRESETS["reference"], "attention": False}
+        implied["architecture"] = "reference" if kind == "sean" else without
+    convention, _ = convention_and_evidence(file, kind)
+    return {**implied, **file.metadata, "input_convention": convention}
+
+
+def input_convention(file: WeightsFile) -> str:
+    """Returns the input normalisation that a file's network needs.
+
+    Raises:
+      UserError: it is unknown; the message asks for the flag.
+    """
+    convention, _ = convention_and_evidence(file, identify(file))
+    if convention is None:
+        raise conventions.ask(file.path)
+    return convention
+
+
+def convention_and_evidence(file: WeightsFile, kind: str) -> tuple[str | None, str]:
+    """Returns the input normalisation that a file's network needs, None if unknown, and what tells so."""
+    if file.input_convention:
+        return file.input_convention, f"as given{_contradiction(file, kind)}"
+    if "input_convention" in file.metadata:
+        return file.metadata["input_convention"], "as the file says"  # unknown to port_weights: None
+    known = INPUT_CONVENTIONS.get(kind)
+    return (known, "by its names") if known else conventions.recognize(file.tensors["features.0.weight"], file.path)
+
+
+def _contradiction(file: WeightsFile, kind: str) -> str:
+    convention, evidence = convention_and_evidence(file._replace(input_convention=None), kind)
+    return "" if convention in (None, file.input_convention) else f", but {evidence} it is {convention}"

@@ -30,6 +30,7 @@ class Report:
       missing: parameters of the network that the file lacks, under PyTorch's names; they keep their initial values.
       unexpected: tensors of the file that the network does not have, under the file's names.
       metadata: see :func:`sean_jax.weights.metadata`.
+      evidence: what tells the input convention, and which of the file's networks was read if there are several.
     """
 
     kind: str
@@ -37,12 +38,13 @@ class Report:
     missing: list[str]
     unexpected: list[str]
     metadata: dict[str, Any] = field(default_factory=dict)
+    evidence: str = ""
 
     def lines(self) -> list[str]:
         """Returns one line about the file and one for each of the three lists."""
         groups = (("loaded", self.loaded), ("missing", self.missing), ("unexpected", self.unexpected))
         return [
-            f"{self.kind}, input convention {self.metadata.get('input_convention', 'unknown')}",
+            f"{self.kind}, input convention {self.metadata.get('input_convention') or 'unknown'}{self.evidence}",
             *(f"{title} ({len(group)}): {', '.join(group) or 'none'}" for title, group in groups),
         ]
 
@@ -67,6 +69,7 @@ def sean_tensors(file: WeightsFile) -> tuple[dict[str, np.ndarray], Report]:
         missing=[name for name in expected if name not in tensors],
         unexpected=[name for name in file.tensors if name not in renamed],
         metadata=names.metadata(file),
+        evidence=_evidence(file, kind),
     )
 
 
@@ -82,8 +85,9 @@ def into_params(
 
     Returns:
       A new tree with a float32 NumPy array for each tensor in the file and the leaves of ``params`` elsewhere, and a
-      report. A complete network must supply every parameter. A VGG-16 leaves the head missing, except for ``fc6`` and
-      ``fc7`` of networks that have these layers as VGG-16 has them.
+      report. A complete network must supply every parameter, but ``"deeplab_vgg16"`` leaves the attention missing. A
+      VGG-16 leaves the head missing, except for ``fc6`` and ``fc7`` of networks that have these layers as VGG-16 has
+      them.
 
     Raises:
       UserError: the file holds neither VGG-16 nor a network of this project, a tensor's shape differs from the
@@ -120,13 +124,19 @@ def into_params(
         return np.array(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor, np.float32, order="C")
 
     tree = convert(params, ())
-    if (kind == "sean" or kind in NETWORKS) and missing:
+    lacking = [name for name in missing if kind == "sean" or kind in NETWORKS or name in names.tensors_of(kind)]
+    if kind in names.COMPLETE and lacking:
         raise UserError(
-            f"{file.path} holds weights of {kind} but lacks {', '.join(missing[:3])}, which the network needs; "
+            f"{file.path} holds weights of {kind} but lacks {', '.join(lacking[:3])}, which the network needs; "
             "choose the architecture that the file was made with, or download or save it again"
         )
     unexpected = [name for name in file.tensors if name not in set(loaded)]
-    return tree, Report(kind, loaded, missing, unexpected, names.metadata(file))
+    return tree, Report(kind, loaded, missing, unexpected, names.metadata(file), _evidence(file, kind))
+
+
+def _evidence(file: WeightsFile, kind: str) -> str:
+    _, evidence = names.convention_and_evidence(file, kind)
+    return f" ({evidence})" + f"; {file.origin}" * bool(file.origin)
 
 
 def _fitting(file: WeightsFile, kind: str, params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -5,8 +5,9 @@ archive: ``<root>/data.pkl`` is a pickle that refers to storages by persistent i
 the bytes of a storage. Older files are a stream: magic number, protocol, system information, the pickle, the keys of
 the storages, and for each key the number of elements and the bytes.
 
-A pickle is a program that can import and call anything. The unpickler here resolves only the names on an allow list
-(:data:`_ALLOWED`), and each resolves to a harmless stand-in from this module, never to PyTorch's own object.
+A pickle is a program that can import and call anything. The unpickler here imports nothing: the names on a list
+(:data:`_KNOWN`) resolve to harmless replacements from this module, and any other name resolves to a dictionary that
+ignores what it is called with (:class:`_Unknown`). So the tensors of a checkpoint are found beside any other objects.
 """
 
 import math
@@ -14,7 +15,7 @@ import operator
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -23,6 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from sean_jax.errors import UserError
+from sean_jax.weights.unwrap import NESTED
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -40,11 +42,12 @@ _DTYPES: dict[str, np.dtype] = {
     "CharStorage": np.dtype("i1"),
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
+    "ComplexFloatStorage": np.dtype("<c8"),
+    "ComplexDoubleStorage": np.dtype("<c16"),
 }
 
-# Keys under which training checkpoints store the weights. If several are present, the first in this order is read:
-# the network that is usually evaluated.
-_WRAPPERS = ("teacher", "ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "network", "student")
+# File name → shapes: chooses the tensors to read; name in the file → name in the result.
+Choose = Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, str]]
 
 # Elements. A view that repeats elements (stride 0) may be larger than its storage; the limit keeps a file of a few
 # bytes from allocating gigabytes.
@@ -98,14 +101,52 @@ def _rebuild_parameter(data: _View, *_) -> _View:
     return data
 
 
-# The names that a pickle may use. Storage classes and dtypes resolve to strings, which cannot be called or modified.
-_ALLOWED: dict[tuple[str, str], object] = {
+def _rebuild_from_type(rebuild: object, _type: object, arguments: tuple, *_) -> object:
+    """A tensor with attributes, or of a subclass."""
+    return rebuild(*arguments) if isinstance(rebuild, _Function) else None
+
+
+class _Unknown(dict):
+    """Replaces an object of a class, or the result of a function, that is not known.
+
+    It keeps items (as of ``defaultdict`` and other subclasses of ``dict``) and attributes (as of
+    ``argparse.Namespace`` and ``torch.nn.Module``), since weights may be among them, and ignores everything else.
+    """
+
+    origin = ""
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return id(self)  # it may be a key of a dictionary or a member of a set
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __new__(cls, *_args, **_attributes):
+        return super().__new__(cls)
+
+    def __init__(self, *_args, **_attributes):
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.update(part)
+
+    def append(self, _item: object) -> None:
+        """Ignores an item of a list's subclass."""
+
+    extend = add = append
+
+
+# The names that have a meaning here. Storage classes and dtypes resolve to strings, which cannot be called or modified.
+_KNOWN: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): _Dict,
     ("torch", "Size"): tuple,
     ("torch._utils", "_rebuild_tensor"): _Function(_rebuild_tensor),  # up to PyTorch 0.3
     ("torch._utils", "_rebuild_tensor_v2"): _Function(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): _Function(_rebuild_parameter),
     ("torch._utils", "_rebuild_parameter_with_state"): _Function(_rebuild_parameter),
+    ("torch._tensor", "_rebuild_from_type_v2"): _Function(_rebuild_from_type),
     **{("torch", kind): kind for kind in _DTYPES},
     **{
         ("torch", dtype): dtype
@@ -115,46 +156,49 @@ _ALLOWED: dict[tuple[str, str], object] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, path: Path):
+    def __init__(self, file: BinaryIO):
         super().__init__(file, encoding="utf-8")  # for byte strings written by Python 2
-        self.path = path
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> object:
         # Looks up the name as a whole: the attributes of a dotted name ("FloatStorage.__init__") are not followed.
-        if (module, name) not in _ALLOWED:
-            raise UserError(
-                f"{self.path} refers to {f'{module}.{name}'!r}, which tensors do not need, and was not loaded; if you "
-                "trust the file, load it in PyTorch and save only the weights: torch.save(model.state_dict(), ...)"
-            )
-        return _ALLOWED[module, name]
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
+        return type("Unknown", (_Unknown,), {"origin": f"{module}.{name}"})
 
-    def persistent_load(self, pid: object) -> _Storage:
+    def persistent_load(self, pid: object) -> object:
         match pid:
-            case ("storage", str(kind), str(key), _, int(numel), *view) if kind in _DTYPES and view in ([], [None]):
-                storage = _Storage(kind, key, numel)
-                self.storages.setdefault(key, storage)
-                return storage
+            case ("storage", kind, str(key), _, int(numel), *view) if view in ([], [None]):
+                # A tensor of an unknown element type may lie beside the weights.
+                storage = _Storage(kind if isinstance(kind, str) else "", key, numel)
+                return self.storages.setdefault(key, storage)
+            case ("module", module, *_):  # with the module's source code, which older versions stored
+                return module
         raise pickle.UnpicklingError("a storage of an unknown type")
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Returns the state dict in a ``.pth`` or ``.pt`` file: name → array of the tensor's shape and dtype.
+def read(path: Path, choose: Choose) -> dict[str, np.ndarray]:
+    """Returns tensors of a file written by ``torch.save``, as arrays of the tensors' shapes and dtypes.
 
-    The state dict may be nested in a dictionary (``{"state_dict": ...}``, ``{"teacher": ..., "optimizer": ...}``).
-    Arrays are read-only views; tensors that shared a storage share memory.
+    The name of a tensor joins the keys of nested dictionaries by :data:`~sean_jax.weights.unwrap.NESTED`. Only the
+    storages of the chosen tensors are read. Arrays are read-only views; tensors that shared a storage share memory.
+
+    Args:
+      path: the file.
+      choose: the shapes of all tensors by name → the tensors to read and their names in the result.
 
     Raises:
-      UserError: the file refers to something that tensors do not need, or holds no state dict.
+      UserError: the file holds no tensors with names.
       Exception: the file is damaged; a damaged pickle can raise anything.
     """
     with path.open("rb") as file:
         is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
         file.seek(0)
-        return _read_zip(file, path) if is_zip else _read_legacy(file, path)
+        views, storages = _read_zip(file, path, choose) if is_zip else _read_legacy(file, path, choose)
+    return {name: _array(view, storages[view.storage.key]) for name, view in views.items()}
 
 
-def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, path: Path, choose: Choose) -> tuple[dict[str, _View], dict[str, bytes]]:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -171,52 +215,73 @@ def _read_zip(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
 
         if root + "byteorder" in names and content("byteorder") != b"little":
             raise UserError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
-        tree = _Unpickler(BytesIO(content("data.pkl")), path).load()
-        views = _state_dict(tree, path)
+        views = _chosen(_Unpickler(BytesIO(content("data.pkl"))).load(), path, choose)
         keys = {view.storage.key for view in views.values()}
-        storages = {key: content(f"data/{key}") for key in keys}
-    return {name: _array(view, storages[view.storage.key]) for name, view in views.items()}
+        return views, {key: content(f"data/{key}") for key in keys}
 
 
-def _read_legacy(file: BinaryIO, path: Path) -> dict[str, np.ndarray]:
-    if _Unpickler(file, path).load() != _LEGACY_MAGIC or _Unpickler(file, path).load() != _LEGACY_PROTOCOL:
+def _read_legacy(file: BinaryIO, path: Path, choose: Choose) -> tuple[dict[str, _View], dict[str, bytes]]:
+    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("it does not start as files of torch.save do")
-    if not _Unpickler(file, path).load()["little_endian"]:
+    if not _Unpickler(file).load()["little_endian"]:
         raise UserError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
-    unpickler = _Unpickler(file, path)
-    views = _state_dict(unpickler.load(), path)
+    unpickler = _Unpickler(file)
+    views = _chosen(unpickler.load(), path, choose)
+    keys = {view.storage.key for view in views.values()}
     end = os.fstat(file.fileno()).st_size
     storages = {}
-    for key in _Unpickler(file, path).load():
+    for key in _Unpickler(file).load():
         numel = int.from_bytes(file.read(8), "little", signed=True)
         size = numel * _DTYPES[unpickler.storages[key].kind].itemsize
         if not 0 <= size <= end - file.tell():
             raise pickle.UnpicklingError(f"storage {key} should have {size} bytes, but the file ends before")
-        storages[key] = file.read(size)
-    return {name: _array(view, storages[view.storage.key]) for name, view in views.items()}
+        if key in keys:
+            storages[key] = file.read(size)
+        else:
+            file.seek(size, os.SEEK_CUR)
+    return views, storages
 
 
-def _state_dict(tree: object, path: Path) -> dict[str, _View]:
-    """Returns the dictionary of tensors, which may be nested in other dictionaries."""
-    found = tree
-    while isinstance(found, dict):
-        tensors = {name: view for name, view in found.items() if isinstance(name, str) and isinstance(view, _View)}
-        if tensors:
-            return tensors
-        inner = next((name for name in _WRAPPERS if isinstance(found.get(name), dict)), None)
-        if inner is None:
-            break
-        found = found.pop(inner)  # removed, so that the loop ends if a dictionary contains itself
-    got = f"a dictionary of {', '.join(map(repr, list(found)[:5]))}" if isinstance(found, dict) else "something else"
-    raise UserError(
-        f"{path} holds {got[:200]}; expected a state dict (name → tensor), or one under {', '.join(_WRAPPERS)}. "
-        "Save the network's weights with torch.save(model.state_dict(), ...)"
-    )
+def _chosen(tree: object, path: Path, choose: Choose) -> dict[str, _View]:
+    views = dict(_views(tree))
+    if not views:
+        raise UserError(
+            f"{path} holds {_describe(tree)[:200]}; expected a state dict (name → tensor), by itself or in other "
+            "dictionaries. Save the network's weights with torch.save(model.state_dict(), ...)"
+        )
+    return {new: views[name] for name, new in choose({name: view.size for name, view in views.items()}).items()}
+
+
+def _views(tree: object) -> Iterator[tuple[str, _View]]:
+    """All tensors in nested dictionaries and lists, with the keys and indices that lead to them, in their order."""
+    seen: set[int] = set()
+    waiting: list[tuple[tuple[str, ...], object]] = [((), tree)]
+    while waiting:
+        keys, found = waiting.pop()
+        if isinstance(found, _View):
+            yield NESTED.join(keys), found
+        elif isinstance(found, dict | list | tuple) and id(found) not in seen:  # a dictionary may contain itself
+            seen.add(id(found))
+            entries = list(found.items() if isinstance(found, dict) else enumerate(found))
+            waiting += [((*keys, str(key)), value) for key, value in reversed(entries)]
+
+
+def _describe(tree: object) -> str:
+    if isinstance(tree, dict) and not isinstance(tree, _Unknown):
+        return f"a dictionary of {', '.join(f'{key!r}{_origin(value)}' for key, value in [*tree.items()][:5])}"
+    return f"something else{_origin(tree)}"
+
+
+def _origin(found: object) -> str:
+    unknown = found if isinstance(found, type) else type(found)
+    return f" ({unknown.origin}, which was not loaded)" if issubclass(unknown, _Unknown) else ""
 
 
 def _array(view: _View, content: bytes) -> np.ndarray:
     """Returns the view's elements; raises an error if it reaches outside its storage."""
     (kind, key, numel), offset, size, stride = view
+    if kind not in _DTYPES:
+        raise pickle.UnpicklingError(f"storage {key} is of an unknown type")
     dtype = _DTYPES[kind]
     if len(content) != numel * dtype.itemsize:
         raise pickle.UnpicklingError(f"storage {key} has {len(content)} bytes, not {numel} elements of {dtype}")

@@ -106,3 +106,64 @@ def test_a_gpu_that_jax_does_not_use_is_reported(device, plugin, variables, expe
     for line, beginning in zip(lines, expected, strict=True):
         assert line.startswith(beginning)
     assert ("pip install 'sean-jax[cuda]'" in result.stderr) == (WITHOUT_CUDA in expected)
+
+
+# Surroundings
+
+
+def test_characters_that_the_terminal_lacks_are_no_error():
+    program = "import sys; from sean_jax.cli import command; command.run(lambda: print('a \u2192 \xfc'), 'tool')"
+    for encoding, expected in (("ascii", "a \\u2192 \\xfc"), ("latin-1", "a \\u2192 \xfc"), ("utf-8", "a \u2192 \xfc")):
+        command = [sys.executable, "-c", program]
+        variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": encoding}
+        result = subprocess.run(command, capture_output=True, timeout=60, check=True, env=variables)
+        assert result.stdout.decode(encoding).strip() == expected
+
+
+PLATFORM = "import jax; from sean_jax.cli import command; command.run(lambda: print(jax.devices()), 'tool')"
+
+
+@pytest.mark.parametrize(("value", "reason"), [("nonsense", "Unable to initialize backend 'nonsense'"), ("cuda", "")])
+def test_a_platform_that_is_not_installed_is_one_line(value, reason):
+    result = _python(PLATFORM, JAX_PLATFORMS=value)
+    if value == "cuda" and result.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"tool: JAX_PLATFORMS={value}, but JAX cannot use that here ({reason}")
+    assert "unset it to use what there is" in line
+
+
+FULL = """
+import errno, sys
+from absl import flags
+from sean_jax.cli import command
+for name in sys.argv.pop(1).split():
+    (flags.DEFINE_bool if name == "native_size" else flags.DEFINE_integer)(name, None, "")
+def main():
+    raise [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), OSError(errno.ENOMEM, "no memory")][0]
+command.run(main, "tool")
+"""
+
+
+@pytest.mark.parametrize(
+    ("defined", "given", "advice"),
+    [
+        ("batch_size height width steps", (), "choose a smaller --batch_size, --height, --width"),
+        ("batch_size height", ("--batch_size=1",), "choose a smaller --height"),
+        ("native_size", ("--native_size",), "leave out --native_size"),
+        ("native_size", (), "use smaller images, or a machine with more memory"),
+    ],
+)
+def test_advice_on_memory_names_flags_that_the_command_has(defined, given, advice):
+    for number in range(1 if given else 3):
+        result = _python(FULL.replace("[0]", f"[{number}]"), defined, *given)
+        assert (result.returncode, result.stderr) == (1, f"tool: out of memory; {advice}\n")
+
+
+def test_a_home_that_there_is_not_is_not_made_up():
+    program = "from absl import flags; from sean_jax.cli import command; import os\n"
+    program += "os.path.expanduser = lambda path: path; flags.DEFINE_string('x', None, '')\n"
+    result = _python(program + "command.run(lambda: print('not reached'), 'tool')", "--x=~/run")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "tool: --x=~/run: this user has no home folder; give the whole path\n"

@@ -2,6 +2,9 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
+
+from sean_jax.cli import compilation_cache
 
 # A program that takes long enough to compile to be kept; prints how many were found in the cache.
 PROGRAM = """
@@ -46,3 +49,16 @@ def test_the_folder_is_the_users(tmp_path):
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
     assert _hits(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file")) == 0
+
+
+def test_a_user_without_a_home_has_no_cache_but_a_word(monkeypatch, capsys):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    updated = []
+    config = types.SimpleNamespace(jax_compilation_cache_dir=None, update=lambda *setting: updated.append(setting))
+    monkeypatch.setattr(compilation_cache.jax, "config", config)
+    compilation_cache.enable()
+    assert capsys.readouterr().err == (
+        "compiled programs are not kept: this user has no home folder; set $XDG_CACHE_HOME\n"
+    )
+    assert updated == []

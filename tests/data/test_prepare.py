@@ -34,6 +34,7 @@ def test_report_of_a_good_set(tmp_path, command):
         "label_encoding": "red16",
         "pairs": 3,
         "sizes": {"40x24": 3},
+        "notes": [],
         "faults": [],
     }
 
@@ -61,6 +62,7 @@ def test_all_errors_are_reported_and_the_exit_code_is_1(tmp_path, command):
         "label_encoding": "palette",
         "pairs": 3,
         "sizes": {"36x20": 1, "38x20": 1, "40x20": 1},
+        "notes": [],
         "prepared": None,
     }
 

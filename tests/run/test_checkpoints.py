@@ -138,3 +138,39 @@ def test_a_missing_checkpoint_is_reported(tmp_path, run):
         with pytest.raises(UserError, match="no complete checkpoint yet"):
             read_state(tmp_path / "run")
         (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (PermissionError(13, "Permission denied"), "ask its owner for the right to read it"),
+        (ValueError("Error opening file: Permission denied [os_error_code='13']"), "ask its owner for the right"),
+        (ValueError("zarr: Too many open files [os_error_code='24']"), "allow more open files (ulimit -n)"),
+        (OSError(116, "Stale file handle"), "check the disk or the network"),
+    ],
+)
+def test_a_checkpoint_that_may_be_sound_is_not_called_damaged(tmp_path, error, advice):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError) as raised,
+        checkpoints._read_errors("checkpoint 4"),
+    ):
+        raise error
+    assert f"it may be sound: {advice}" in str(raised.value)
+    assert "delete" not in str(raised.value)
+    assert "move" not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_want_of_memory_is_no_error_of_a_checkpoint(tmp_path, error):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(type(error)), checkpoints._read_errors("checkpoint 4"):
+        raise error
+
+
+def test_devices_that_jax_cannot_use_are_no_error_of_a_checkpoint(tmp_path, monkeypatch):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(RuntimeError, match="Unable to initialize backend"):
+        Checkpoints(tmp_path)

@@ -16,6 +16,8 @@ from sean_jax.run import directory as rundir
 SETTINGS = {"steps": 4, "source": "gta5", "target": "cityscapes", "initialization": "scratch"}
 RUN = Experiment(from_flat_settings(SETTINGS | {"input_convention": "bgr_mean"}), LABEL_SPACES["19"])
 PLACES = ("source_dir", "target_dir", "data_dir", "loader", "init_weights")
+RHYTHM = ("log_every", "eval_every", "save_every")
+MEMORY = ("eval_batch_size", "accumulate_steps", "remat")
 
 
 def changed(**settings) -> Experiment:
@@ -46,9 +48,88 @@ def test_paths_and_loaders_may_differ(tmp_path, place):
     rundir.check(tmp_path, changed(**{place: "grain"}))
 
 
+@pytest.mark.parametrize("name", [*RHYTHM, *MEMORY])
+def test_rhythm_and_memory_may_differ_and_are_noted(tmp_path, name):
+    rundir.create(tmp_path, RUN, {"source": "abc"})
+    other = changed(**{name: True if name == "remat" else 7})
+    rundir.check(tmp_path, other)
+    rundir.resume(tmp_path, other, None)
+    assert rundir.load(tmp_path) == other
+    assert rundir.known_data(tmp_path) == {"source": "abc"}
+
+
+@pytest.mark.parametrize(("done", "noted"), [(None, 3), (2, 3), (3, 3), (4, 4)])
+def test_fewer_steps_than_a_run_has_done_are_not_noted(tmp_path, done, noted):
+    rundir.create(tmp_path, RUN, {})
+    rundir.resume(tmp_path, changed(steps=3), done)
+    assert rundir.load(tmp_path).config.steps == noted
+
+
+def test_weights_that_a_run_began_with_stay_noted(tmp_path):
+    rundir.create(tmp_path, changed(init_weights="vgg.npz"), {})
+    rundir.resume(tmp_path, RUN, None)
+    assert rundir.load(tmp_path).config.init_weights == "vgg.npz"
+
+
+def test_other_steps_need_a_constant_rate(tmp_path):
+    rundir.create(tmp_path, RUN, {})
+    for steps in (6, 3):
+        rundir.check(tmp_path, changed(steps=steps))
+    with pytest.raises(UserError, match="learning_rate_schedule: 'constant' → 'cosine'; steps: 4 → 6, on which"):
+        rundir.check(tmp_path, changed(steps=6, learning_rate_schedule="cosine"))
+    cosine = changed(learning_rate_schedule="cosine")
+    longer = cosine._replace(config=from_flat_settings(cosine.config.flat() | {"steps": 6}))
+    rundir.create(tmp_path / "cosine", cosine, {})
+    with pytest.raises(UserError, match="steps: 4 → 6, on which learning_rate_schedule=cosine depends: only runs of a"):
+        rundir.check(tmp_path / "cosine", longer)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "kept"),
+    [
+        ({"log_every": 2, "eval_every": 2}, {"step": 4, "train/loss": 1.0, "val/mean_iou": 5.0}),
+        ({"log_every": 2, "eval_every": 3}, {"step": 4, "train/loss": 1.0}),
+        ({"log_every": 3, "eval_every": 4}, {"step": 4, "val/mean_iou": 5.0}),
+        ({"log_every": 3, "eval_every": 3}, None),
+    ],
+)
+def test_a_run_that_goes_on_forgets_that_its_last_step_was_the_last(tmp_path, intervals, kept):
+    """Without more steps, or at another step, it forgets nothing."""
+    old = changed(**intervals)
+    longer = old._replace(config=from_flat_settings(old.config.flat() | {"steps": 6}))
+    rundir.create(tmp_path, old, {})
+    (tmp_path / "pictures").mkdir()
+    picture = tmp_path / "pictures/step_000004.png"
+    picture.touch()
+    lines = '{"step": 3, "train/loss": 2.0}\n{"step": 4, "train/loss": 1.0, "val/mean_iou": 5.0}\n'
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    for experiment, step in ((old, 4), (longer, 2), (longer, None)):
+        rundir._extend(tmp_path, experiment, step or 0)
+        assert (tmp_path / "metrics.jsonl").read_text() == lines
+    for _ in range(2):  # a process that is killed after it begins again
+        rundir._extend(tmp_path, longer, 4)
+        found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        assert found == [{"step": 3, "train/loss": 2.0}, *([kept] if kept else [])]
+    assert picture.exists() == (kept is not None and "val/mean_iou" in kept)
+
+
+@pytest.mark.parametrize("other", ["slurm-123.out", "lost+found/x", ".gitignore", ".DS_Store", "stages/a", "log/a"])
+def test_files_of_others_do_no_harm(tmp_path, other):
+    (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / other).touch()
+    rundir.check(tmp_path, RUN)
+
+
+@pytest.mark.parametrize("own", ["checkpoints", "metrics.jsonl", "pictures"])
+def test_a_run_without_its_configuration_is_not_written_over(tmp_path, own):
+    (tmp_path / own).mkdir()
+    with pytest.raises(UserError, match=f"has {own} but no config.json, which a run needs; restore that file, or"):
+        rundir.check(tmp_path, RUN)
+
+
 def test_all_other_settings_must_agree(tmp_path):
     rundir.create(tmp_path, RUN, {})
-    for name in RUN.config.flat().keys() - {*PLACES, "method", "architecture"}:
+    for name in RUN.config.flat().keys() - {*PLACES, *RHYTHM, *MEMORY, "method", "architecture"}:
         with pytest.raises(UserError, match=f"{name}: "):
             rundir.check(tmp_path, changed(**{name: "something else"}))
     other = {name: value for name, value in RUN.config.flat().items() if name in COMMON} | {"method": "source_only"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sean_jax.models import Prediction
 from sean_jax.scoring import predictor
 from sean_jax.scoring.predictor import Example, from_halves, make_evaluator, predict, to_halves
 
@@ -141,3 +142,14 @@ def test_classes_are_those_of_the_largest_logit_after_upsampling_not_before(para
     coarse = np.asarray(NETWORK.predict(params, image[None]).logits[0]).argmax(-1).astype(np.uint8)
     enlarged = np.asarray(Image.fromarray(coarse).resize(image.shape[1::-1], Image.Resampling.NEAREST))
     assert not np.array_equal(classes, enlarged)
+
+
+@pytest.mark.parametrize("size", [(37, 51), (5, 9)])
+def test_large_images_in_strips_are_what_they_are_whole(monkeypatch, size):
+    logits = jax.random.normal(jax.random.key(0), (2, 8, 8, 5))
+    prediction = Prediction(logits, logits, {"attention": jax.nn.sigmoid(logits[..., 0])})
+    whole = predictor.at_size(prediction, size)
+    monkeypatch.setattr(predictor, "LARGEST", 8 * 5 * size[1] * 3)  # three rows a strip
+    strips = predictor.at_size(prediction, size)
+    np.testing.assert_array_equal(strips.classes, whole.classes)
+    np.testing.assert_array_equal(strips.maps["attention"], whole.maps["attention"])

@@ -47,7 +47,12 @@ def edit(file, remove=(), add=None, rename=None):
 
 
 SEAN = weights.read(FIXTURES / "sean.npz")
-TORCHVISION_FILE = weights.read(FIXTURES / "vgg16_torchvision.safetensors")
+TORCHVISION_FILE = weights.read(FIXTURES / "vgg16_torchvision.safetensors", "rgb_normalized")
+
+
+def read(name):
+    """A fixture; torchvision's, whose names do not tell its input convention, with it."""
+    return weights.read(FIXTURES / name, "rgb_normalized" if "torchvision" in name else None)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,7 @@ TORCHVISION_FILE = weights.read(FIXTURES / "vgg16_torchvision.safetensors")
     ],
 )
 def test_identify_and_implied_metadata(name, kind, convention):
-    file = weights.read(FIXTURES / name)
+    file = read(name)
     assert weights.identify(file) == kind
     assert weights.metadata(file)["input_convention"] == convention
     assert weights.metadata(file).get("architecture") == ("reference" if kind == "sean" else None)
@@ -81,7 +86,7 @@ def test_metadata_in_the_file_overrides_implied_metadata():
     ],
 )
 def test_every_convolution_is_loaded_into_its_layer(name, prefix, source):
-    file = weights.read(FIXTURES / name)
+    file = read(name)
     params, report = weights.into_params(file, fresh_params())
     for layer, module in zip(LAYERS, source, strict=True):
         weight, kernel = file.tensors[f"{prefix}{module}.weight"], params["trunk"][layer]["kernel"]
@@ -115,7 +120,7 @@ def test_sean_loads_completely():
 @pytest.mark.parametrize("name", ["vgg16_torchvision.pth", "vgg16_caffe_legacy.pth"])
 def test_vgg_keeps_the_initial_head_and_reports_it_missing(name):
     fresh = fresh_params()
-    params, report = weights.into_params(weights.read(FIXTURES / name), fresh)
+    params, report = weights.into_params(read(name), fresh)
     assert len(report.loaded) == 26
     for path in (("fc6",), ("fc7",), ("attention", "conv"), ("classifier", "branch_3")):
         kernel = ("head", *path, "kernel")
@@ -190,7 +195,7 @@ def test_conv5_distinguishes_torchvision_from_the_authors():
     authors = edit(TORCHVISION_FILE, rename=shift)
     assert weights.identify(TORCHVISION_FILE) == "vgg16_torchvision"
     assert weights.identify(authors) == "vgg16_sean"
-    assert weights.metadata(authors) == {"input_convention": "bgr_mean"}
+    assert weights.metadata(authors._replace(input_convention=None)) == {"input_convention": "bgr_mean"}
     one, _ = weights.into_params(TORCHVISION_FILE, fresh_params())
     two, _ = weights.into_params(authors, fresh_params())
     for i in (1, 2, 3):
@@ -225,10 +230,34 @@ def test_other_networks_are_refused(file, message):
         weights.identify(file)
 
 
+@pytest.mark.parametrize("metadata", [{}, {"architecture": "reference", "input_convention": "bgr_mean"}])
 @pytest.mark.parametrize("name", ["aconv.weight", "classifier.conv2d_list.3.bias"])
-def test_incomplete_sean_weights_are_refused(name):
+def test_incomplete_sean_weights_are_refused(name, metadata):
+    file = edit(SEAN, remove={name})._replace(metadata=metadata)
+    if name == "aconv.weight" and not metadata:
+        assert weights.identify(file) == "deeplab_vgg16"  # AdaptSegNet's
+        return
     with pytest.raises(UserError, match=f"lacks {name}"):
-        weights.into_params(edit(SEAN, remove={name}), fresh_params())
+        weights.into_params(file, fresh_params())
+
+
+def test_networks_without_attention_are_recognised():
+    """AdaptSegNet's VGG-16, which SEAN's authors' code is built on: it has all layers but the attention's."""
+    file, fresh = edit(SEAN, remove={"aconv.weight"}), fresh_params()
+    params, report = weights.into_params(file, fresh)
+    assert (report.kind, report.missing, report.unexpected) == ("deeplab_vgg16", ["aconv.weight"], [])
+    assert params["head"]["attention"]["conv"]["kernel"] is fresh["head"]["attention"]["conv"]["kernel"]
+    assert report.metadata["input_convention"] == "bgr_mean"
+    architecture = report.metadata["architecture"]
+    assert (architecture["attention"], architecture["classifier_branches"]) == (False, 2)
+    del fresh["head"]["attention"]
+    alone, report = weights.into_params(file, fresh)
+    assert report.missing == []
+    np.testing.assert_array_equal(leaf(alone, "head", "fc7", "bias"), file.tensors["features.31.bias"])
+    with pytest.raises(
+        UserError, match=r"weights of deeplab_vgg16 but lacks features\.29\.bias|lacks features\.29\.bias"
+    ):
+        weights.into_params(edit(file, remove={"features.29.bias"}), fresh)
 
 
 def test_tensors_that_the_network_lacks_are_unexpected():

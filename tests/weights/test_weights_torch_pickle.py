@@ -154,9 +154,10 @@ def test_the_attributes_of_a_state_dict_are_dropped(tmp_path):
         weights.read(write_torch_file(tmp_path / "empty.pth", payload))
 
 
-def test_a_whole_module_is_refused():
-    with pytest.raises(UserError, match=r"torch\.nn\.modules\.linear\.Linear.*state_dict"):
-        weights.read(FIXTURES / "whole_module.pth")
+def test_the_parameters_of_a_whole_module_are_read():
+    """``torch.save(network)`` instead of its state dict."""
+    tensors = weights.read(FIXTURES / "whole_module.pth").tensors
+    assert {name: value.shape for name, value in tensors.items()} == {"weight": (1, 1), "bias": (1,)}
 
 
 @pytest.mark.parametrize("kind", FORMATS)

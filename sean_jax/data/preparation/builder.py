@@ -10,6 +10,7 @@ import io
 import itertools
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from sean_jax.data.dataset import Dataset
 from sean_jax.data.preparation import overrides
 from sean_jax.data.preparation.inspection import Inspection, check_space, existing_parent
 from sean_jax.data.preparation.job import LABEL_MODES, Job, digest_of_files
-from sean_jax.data.preparation.listing import find_pairs
+from sean_jax.data.preparation.listing import find_pairs, with_other_extensions
 from sean_jax.data.prepared import METADATA_FILE, PreparedSet
 from sean_jax.errors import UserError
 
@@ -100,8 +101,21 @@ class _Parts(dict[str, Any]):
 
 
 def _config_name(job: Job) -> str:
-    size = f"{job.width}x{job.height}"
-    return f"{job.dataset.name}-{job.split}-{size}-{job.labels}-{job.digest}"
+    return f"{_beginning(job.dataset, job.split, job.labels, job.height, job.width)}-{job.digest}"
+
+
+def _beginning(dataset: Dataset, split: str, labels: str, height: int, width: int) -> str:
+    return f"{dataset.name}-{split}-{width}x{height}-{labels}"
+
+
+def prepared_sets(
+    data_dir: str | Path, dataset: Dataset, split: str, labels: str, *, height: int, width: int
+) -> Iterator[PreparedSet]:
+    """The sets of a split that were prepared before, from whatever files; see :func:`prepare` for the arguments."""
+    folder = Path(data_dir).expanduser() / PreparedImages.name
+    for found in sorted(folder.glob(f"{_beginning(dataset, split, labels, height, width)}-*/{PreparedImages.VERSION}")):
+        if (found / METADATA_FILE).is_file():
+            yield PreparedSet(found)
 
 
 def prepare(
@@ -117,6 +131,7 @@ def prepare(
     flag: str = "--source_dir",
     label_encoding: str | None = None,
     skip_bad: bool | None = None,
+    label_orientation: str | None = None,
 ) -> PreparedSet:
     """Prepares a split at a size, or finds it prepared already and returns at once.
 
@@ -133,6 +148,7 @@ def prepare(
       flag: the flag that gave ``source_dir``, for messages.
       label_encoding: what the labels hold; None: as given for these files before, or else detected.
       skip_bad: whether to leave bad pairs out; None: as given for these files before, or else no.
+      label_orientation: ``shown`` or ``stored``, where orientation tags leave both; None: as given before, or unknown.
 
     Raises:
       UserError: missing files, or bad ones (:class:`BadFilesError`, which lists them all); nothing is kept.
@@ -155,6 +171,7 @@ def prepare(
     settled = overrides.Overrides(
         before.label_encoding if label_encoding is None else label_encoding,
         before.skip_bad if skip_bad is None else skip_bad,
+        before.label_orientation if label_orientation is None else label_orientation,
     )
     files = (tuple(examples), tuple(missing), files_digest)
     job = Job(dataset, split, Path(source_dir), height, width, labels, *files, settled)
@@ -174,10 +191,14 @@ def _build(job: Job, data_dir: Path, directory: Path, progress: bool) -> None:
     # We hold the lock: whatever is there was left behind by a process that was killed.
     shutil.rmtree(config_dir, ignore_errors=True)
     inspection = Inspection(job, progress)
+    if progress and (others := with_other_extensions(job.dataset, job.split, job.source_dir)):
+        listed = ", ".join(others[:3]) + ", …" * (len(others) > 3)
+        print(f"{len(others)} images with other extensions are not in the pattern: {listed}", file=sys.stderr)
     check_space(inspection, len(job.examples), data_dir, progress)
     try:
         # TFDS wants a folder for downloads, which there are none of.
-        with _quiet_tfds(), tempfile.TemporaryDirectory() as downloads:
+        # Not in the system's folder for temporary files, which may be read-only.
+        with _quiet_tfds(), tempfile.TemporaryDirectory(dir=config_dir.parent / ".locks") as downloads:
             builder = PreparedImages(job, inspection, data_dir)
             builder.download_and_prepare(download_dir=downloads, file_format="array_record")
     except BaseException as error:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sean_jax.data.concurrency import cpu_count, ordered_map
 from sean_jax.data.preparation.checking import Checked, check
-from sean_jax.data.preparation.encodings import LabelReader, detect
+from sean_jax.data.preparation.encodings import Detection, LabelReader, detect
 from sean_jax.data.preparation.job import Job
 from sean_jax.data.preparation.listing import BadFilesError, Example, Problem, remedy
 from sean_jax.errors import UserError
@@ -36,24 +36,29 @@ class Inspection:
         self._suspicious = job.overrides.label_encoding is None
         # Streets have them; other data may be of any kind.
         self._roads = [label_id for label_id, name in job.dataset.label_ids.items() if name == "road"]
-        self._reader = LabelReader(job.dataset, self._encoding(), given=not self._suspicious)
+        self._detection = self._detect()
+        found = self._detection
+        self._reader = LabelReader(job.dataset, found.encoding, given=not self._suspicious, rest=found.rest)
+        self._orientation = job.overrides.label_orientation
+        self._turned: collections.Counter[str] = collections.Counter()
         self._good: list[str] = []
         self._sizes: collections.Counter[str] = collections.Counter()
         self._pixels = np.zeros(256, np.int64)
         self._found: set[str] = set()
 
-    def _encoding(self) -> str | None:
+    def _detect(self) -> Detection:
         """The labels' encoding: as given, or of a sample of them, or of all if the sample is ambiguous."""
         job = self._job
         labels = [example.label for example in job.examples if example.label]
         if job.overrides.label_encoding or not labels:
-            return job.overrides.label_encoding or job.dataset.label_encodings[0]
+            return Detection(job.overrides.label_encoding or job.dataset.label_encodings[0])
         few = [labels[i] for i in _spread(len(labels))]
-        return detect(few, job.dataset) or (detect(labels, job.dataset) if len(few) < len(labels) else None)
+        found = detect(few, job.dataset)
+        return detect(labels, job.dataset) if found.encoding is None and len(few) < len(labels) else found
 
     def _check(self, example: Example) -> Checked | Problem:
         size = (self._job.width, self._job.height)
-        result = check(example, size, self._job.labels, self._reader)
+        result = check(example, size, self._job.labels, self._reader, self._orientation)
         if isinstance(result, Checked) and result.pixels is not None and self._suspicious and self._roads:
             # No street is of one class; a photograph of a wall without cracks is.
             present = np.flatnonzero(result.pixels).tolist()
@@ -71,10 +76,16 @@ class Inspection:
         return f"; if that is right, run `prepare --split={self._job.split} --label_encoding={encoding}`"
 
     def stored_size(self) -> float:
-        """Estimated size in bytes of what is stored, from a sample of the pairs; 0 if all of those are bad."""
+        """Estimated size in bytes of what is stored, from a sample of the pairs; 0 if all of those are bad.
+
+        The sample also tells how labels are turned, where the sizes of some pairs leave one way only.
+        """
         examples = self._job.examples
         sample = [examples[i] for i in _spread(len(examples))]
         checked = [result for result in ordered_map(self._check, sample, cpu_count()) if isinstance(result, Checked)]
+        turned = {result.turned for result in checked} - {""}
+        if self._orientation is None and len(turned) == 1:
+            (self._orientation,) = turned
         mean = sum(result.num_bytes for result in checked) / max(1, len(checked))
         parts = -(-len(examples) // self._job.part_length)
         return mean * len(examples) + parts * _FILE_BYTES * bool(checked)
@@ -103,7 +114,7 @@ class Inspection:
                 yield result.record
         wrong = self._problems_of_the_whole()
         if wrong or not self._good or (problems and not skip_bad):
-            raise BadFilesError(problems + wrong, remedy(job.split, job.labels), self.facts())
+            raise BadFilesError(problems + wrong, remedy(job.split, job.labels, bool(problems)), self.facts())
         self._left_out = problems
 
     @property
@@ -113,6 +124,7 @@ class Inspection:
 
     def _count(self, pair: Checked) -> None:
         self._good.append(pair.example.name)
+        self._turned[pair.turned] += 1
         self._sizes[pair.size] += 1
         if pair.pixels is not None:
             self._pixels += pair.pixels
@@ -128,15 +140,33 @@ class Inspection:
         if encoding is None:
             choices = ", ".join(dataset.label_encodings)
             told = f"choose by `prepare --split={job.split} --label_encoding=NAME`, one of {choices}"
-            return [Problem(labels, f"the values of these labels fit several encodings; {told}")]
+            return [Problem(labels, f"{self._detection.doubt}; {told}, or describe the labels in a TOML file")]
         if not self._suspicious or not self._good:
             return []
+        if problem := self._palette_problem():
+            return [Problem(labels, f"{problem}{self._way_out(encoding)}")]
         number, present = len(self._good), [name for name, count in self._pixels_by_class().items() if count]
         if self._roads and not self._pixels[self._roads].any():
             return [Problem(labels, f"not one pixel of road in all {number} labels{self._way_out(encoding)}")]
         if not self._roads and len(present) == 1:
             return [Problem(labels, f"all {number} labels are {present[0]} everywhere{self._way_out(encoding)}")]
         return []
+
+    def _palette_problem(self) -> str | None:
+        palettes = self._reader.palettes
+        if palettes.by_colors and not palettes.agreeing:
+            return "all palettes give the indices the colours of other classes"
+        return palettes.conflict()
+
+    def _notes(self) -> list[str]:
+        """What decided where there were several readings."""
+        notes = [f"label_encoding: decided by {self._detection.note}"] if self._detection.note else []
+        if number := len(self._reader.palettes.by_colors):
+            notes.append(f"{number} labels are read by their palettes' colours: the order is not that of the others")
+        for name, meaning in (("shown", "by their own orientation tags"), ("stored", "like their images")):
+            if self._turned[name]:
+                notes.append(f"labels are turned {meaning}, by the sizes of {self._turned[name]} pairs")
+        return notes
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the good pairs, and ``faults`` of those that were left out."""
@@ -146,6 +176,7 @@ class Inspection:
             "pairs": len(self._good),
             "sizes": dict(sorted(self._sizes.items())),
             "pixels": self._pixels_by_class() if known else {},
+            "notes": self._notes(),
             "faults": [problem.to_dict() for problem in self._left_out],
         }
 

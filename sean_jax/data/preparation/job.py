@@ -11,7 +11,7 @@ from sean_jax.data.preparation.listing import Example, Problem
 from sean_jax.data.preparation.overrides import Overrides
 
 # Part of the digest: counts up when the same files are to give other pixels.
-FORMAT = 4
+FORMAT = 5
 LABEL_MODES = ("none", "resized", "original")
 # Bytes of a part before compression, which bounds what TFDS keeps in memory.
 PART_BYTES = 1 << 28

@@ -1,6 +1,7 @@
 """What a user settled about files that are ambiguous or bad; it holds until one of the files changes.
 
-``prepare --label_encoding`` and ``--skip_bad`` are given once; ``train`` and ``evaluate`` follow them, at any size.
+``prepare --label_encoding``, ``--label_orientation`` and ``--skip_bad`` are given once; ``train`` and ``evaluate``
+follow them, at any size.
 """
 
 import json
@@ -11,10 +12,17 @@ from sean_jax import atomic
 
 
 class Overrides(NamedTuple):
-    """``label_encoding``: a key of LABEL_ENCODINGS, or None to detect it; ``skip_bad``: bad pairs are left out."""
+    """What was settled.
+
+    Attributes:
+      label_encoding: a key of LABEL_ENCODINGS, or None to detect it.
+      skip_bad: whether bad pairs are left out.
+      label_orientation: ``shown`` or ``stored`` (see :func:`sean_jax.data.preparation.checking.align`), or None.
+    """
 
     label_encoding: str | None = None
     skip_bad: bool = False
+    label_orientation: str | None = None
 
 
 def _file(data_dir: Path, digest: str) -> Path:

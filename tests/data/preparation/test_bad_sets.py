@@ -80,13 +80,13 @@ def test_skip_bad_leaves_bad_pairs_out_and_training_goes_by_it(tmp_path):
 @pytest.mark.parametrize("skip_bad", [False, True])
 def test_each_pair_is_decoded_once_besides_the_sample(tmp_path, monkeypatch, skip_bad):
     root, decoded = fixtures.gta5(tmp_path / "gta5", 40), collections.Counter()
-    read_image = checking.image_files.read_image
+    read_image = checking.image_files.read_turned
 
     def counted(path):
         decoded[path.name] += 1
         return read_image(path)
 
-    monkeypatch.setattr(checking.image_files, "read_image", counted)
+    monkeypatch.setattr(checking.image_files, "read_turned", counted)
     if skip_bad:
         (root / "images/00003.png").write_bytes(b"no image")
     prepared = prepare_small(GTA5, root, tmp_path / "prepared", skip_bad=skip_bad)

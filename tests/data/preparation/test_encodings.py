@@ -7,11 +7,16 @@ from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.dataset import label_map
 from sean_jax.data.image_files import BadFileError, open_label
 from sean_jax.data.label_spaces import CITYSCAPES_COLORS, LABEL_SPACES
-from sean_jax.data.preparation.encodings import LabelReader, detect, matching_encoding
+from sean_jax.data.preparation import encodings
+from sean_jax.data.preparation.encodings import LabelReader, matching_encoding
 
 GTA5, SYNTHIA, CITYSCAPES = (DATASETS[name] for name in ("gta5", "synthia", "cityscapes"))
 VALID = {"cityscapes": {*range(34), 255}, "gta5": {*range(35), 255}, "synthia": {*range(23)}}
 TRAIN_IDS = {*range(19), 255}
+
+
+def detect(paths, dataset):
+    return encodings.detect(paths, dataset).encoding
 
 
 def outcome(reader, value):

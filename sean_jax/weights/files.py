@@ -15,6 +15,7 @@ import safetensors.numpy
 from sean_jax import atomic
 from sean_jax.errors import UserError
 from sean_jax.weights import torch_pickle
+from sean_jax.weights.batch_norm import fold_vgg16_bn, is_vgg16_bn
 from sean_jax.weights.unwrap import unwrap
 
 _SAFETENSORS_METADATA = "sean_jax"  # safetensors metadata maps strings to strings; ours is one JSON string
@@ -42,7 +43,8 @@ class WeightsFile(NamedTuple):
 def read(path: str | os.PathLike[str], input_convention: str | None = None) -> WeightsFile:
     """Reads a file of PyTorch, ``.safetensors`` or ``.npz``; no code in the file is ever executed.
 
-    What wraps the network (dictionaries, prefixes of names) is dropped.
+    What wraps the network (dictionaries, prefixes of names) is dropped, and batch normalisation in torchvision's
+    ``vgg16_bn`` is folded into the convolutions.
 
     Args:
       path: the file.
@@ -69,7 +71,18 @@ def read(path: str | os.PathLike[str], input_convention: str | None = None) -> W
             f"{path} is damaged or not a {path.suffix} file ({reason}); download or save it again"
         ) from error
     tensors = {name: _to_float32(value) for name, value in tensors.items()}
+    if is_vgg16_bn(tensors):
+        tensors = _folded(tensors, path)
+        metadata = {"input_convention": "rgb_normalized"} | metadata  # torchvision's; the folding changes the values
+        origin = "; ".join(filter(None, (origin, "batch normalisation folded into the convolutions")))
     return WeightsFile(tensors, metadata, str(path), origin, input_convention)
+
+
+def _folded(tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    try:
+        return fold_vgg16_bn(tensors)
+    except KeyError as error:
+        raise UserError(f"{path} looks like vgg16_bn but lacks {error.args[0]}; download or save it again") from None
 
 
 def check_output(path: str | os.PathLike[str]) -> None:

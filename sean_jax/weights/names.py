@@ -87,7 +87,7 @@ def identify(file: WeightsFile) -> str:
     if normalised is not None:
         raise UserError(
             f"{file.path} is a network with batch normalisation ({normalised}); the backbone has none: "
-            "use plain VGG-16 (vgg16, not vgg16_bn)"
+            "use VGG-16, with (torchvision's vgg16_bn) or without batch normalisation"
         )
     kind = _identify_modules(file)
     weights = [f"{module}.weight" for module in _TO_AUTHORS[kind]]

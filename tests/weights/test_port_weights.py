@@ -106,7 +106,6 @@ def test_network_flag_requires_a_run(tmp_path):
     [
         ("sean.pth", "out.pth", ("'.pth'", ".safetensors or .npz", "load_file")),
         ("whole_module.pth", "out.npz", ("holds weight, bias; expected",)),
-        ("vgg16_bn.safetensors", "out.npz", ("batch normalisation", "features.1.running_mean")),
         ("odd.pth", "out.npz", ("holds half, bfloat16", "expected")),
         ("absent.pth", "out.npz", ("absent.pth is not a file",)),
     ],
@@ -114,6 +113,12 @@ def test_network_flag_requires_a_run(tmp_path):
 def test_bad_input_is_reported_and_writes_no_file(tmp_path, source, output, parts):
     assert_refused(command(f"--input={FIXTURES / source}", f"--output={tmp_path / output}"), *parts)
     assert os.listdir(tmp_path) == []
+
+
+def test_batch_normalisation_is_folded(tmp_path):
+    report = port_weights.port(str(FIXTURES / "vgg16_bn.safetensors"), str(tmp_path / "out.npz"))
+    assert "batch normalisation folded into the convolutions" in str(report)
+    assert weights.identify(weights.read(tmp_path / "out.npz")) == "vgg16_sean"
 
 
 def test_both_flags_are_required():

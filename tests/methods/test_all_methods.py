@@ -25,8 +25,8 @@ SETTINGS = {
     "fcns_in_the_wild": {"discriminator_channels": 16, "discriminator_learning_rate_factor": 1.0},
     "cca": {
         "discriminator_channels": 16,
-        "discriminator_learning_rate_factor": 1.0,
-        "class_discriminator_learning_rate_factor": 1.0,
+        "discriminator_learning_rate_factor": 0.1,
+        "class_discriminator_learning_rate_factor": 0.01,
         "class_alignment_start": 0.0,
     },
 }

@@ -95,7 +95,7 @@ def _mapped_gradients(devices: int):
 
 
 def init(method: Method):
-    """The state at step 0 of a method on :data:`NETWORK`, from :func:`params`; the source's shares are the batch's."""
+    """The state at step 0 of a method on :data:`NETWORK`, from :func:`params` and the class shares of the batch."""
     state = method.init(jax.random.key(1), jax.tree.map(jnp.asarray, params()))
     if not method.READS.source_statistics:
         return state

@@ -26,8 +26,8 @@ SETTINGS = {  # replaces defaults that would make a test trivial or slow
     "fcns_in_the_wild": {"discriminator_channels": 16, "discriminator_learning_rate_factor": 1.0},
     "cca": {
         "discriminator_channels": 16,
-        "discriminator_learning_rate_factor": 1.0,
-        "class_discriminator_learning_rate_factor": 1.0,
+        "discriminator_learning_rate_factor": 0.1,
+        "class_discriminator_learning_rate_factor": 0.01,
         "class_alignment_start": 0.0,
     },
 }

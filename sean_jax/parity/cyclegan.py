@@ -12,6 +12,7 @@ from sean_jax.models.translator import to_signed
 from sean_jax.parity import cyclegan_networks as networks
 from sean_jax.parity import seeded
 from sean_jax.parity.cases import Case, Check, check, check_seeds, check_tensors, relative_error
+from sean_jax.settings import from_flat
 from sean_jax.training import image_pool
 from sean_jax.training.optimizers import OptimizerSettings, linear_decay
 from sean_jax.training.parallel import AXIS, replicate
@@ -122,28 +123,29 @@ def _is_semantic(case: Case) -> bool:
 
 def _method(case: Case) -> CycleGAN:
     size = (case.integer("height"), case.integer("width"))
-    given = CycleGANSettings(
-        translator_blocks=case.integer("blocks"),
-        crop_size=max(size),
-        cycle_weight_source=case.number("lambda_A"),
-        cycle_weight_target=case.number("lambda_B"),
-        identity_weight=case.number("lambda_identity"),
-        to_target_weight=2.0 if _is_semantic(case) else 1.0,
-        decay_epochs=0,
-        semantic_network="trained" if _is_semantic(case) else "none",
-    )
-    optimizer = OptimizerSettings(
-        learning_rate=case.number("learning_rate"), beta1=case.number("beta1"), weight_decay=0.0
-    )
+    semantic = _is_semantic(case)
+    given = {
+        "translator_blocks": case.integer("blocks"),
+        "crop_size": max(size),
+        "cycle_weight_source": case.number("lambda_A"),
+        "cycle_weight_target": case.number("lambda_B"),
+        "identity_weight": case.number("lambda_identity"),
+        "to_target_weight": 2.0 if semantic else 1.0,
+        "decay_epochs": 0,
+        "semantic_network": "trained" if semantic else "none",
+        **case.settings(("learning_rate", "beta1")),
+        "weight_decay": 0.0,
+    }
+    method_settings, optimizer = from_flat(CycleGANSettings, given), from_flat(OptimizerSettings, given)
     network = networks.Classifier(settings=None, num_classes=10)
-    return CycleGAN(settings=given, optimizer=optimizer, steps=2, network=network, image_size=size)
+    return CycleGAN(settings=method_settings, optimizer=optimizer, steps=2, network=network, image_size=size)
 
 
 def _views(case: Case, step: int) -> Views:
     seed, batch = case.integer("seed"), case.integer("batch_size")
     shape = (batch, case.integer("height"), case.integer("width"))
     seeds = (seed, seed * 1000 + 1)
-    source, target = (to_signed(seeded.image(seeds[step], name, *shape)) for name in ("real_A", "real_B"))
+    source, target = (to_signed(jnp.asarray(seeded.image(seeds[step], name, *shape))) for name in ("real_A", "real_B"))
     label = case["labels_A"] if _is_semantic(case) else np.zeros(batch)
     return Views(source, target, jnp.asarray(label, jnp.int32).reshape(-1, 1, 1))
 
@@ -207,7 +209,7 @@ def _compare_terms(case: Case, method: CycleGAN, state: Any, views: Views) -> It
     def weighted(method: CycleGAN, params: Any, factors: Any, views: Views) -> Any:
         def loss_fn(generators: Any) -> tuple[jax.Array, Any]:
             terms, _ = method.generator_terms(params | generators, views)
-            return sum((factors[name] * x for name, x in terms.items()), jnp.float32(0)), terms
+            return jnp.sum(jnp.stack([factors[name] * x for name, x in terms.items()])), terms
 
         generators = {_NETWORKS[name]: params[_NETWORKS[name]] for name in ("G_A", "G_B")}
         gradients, terms = jax.grad(loss_fn, has_aux=True)(generators)
@@ -227,7 +229,7 @@ def _compare_terms(case: Case, method: CycleGAN, state: Any, views: Views) -> It
 
 def _compare_forward(case: Case, found: Mapping[str, Any]) -> Iterator[Check]:
     for name, ours in _IMAGES.items():
-        image = np.float64(getattr(found["translated"], ours))
+        image = np.asarray(getattr(found["translated"], ours), np.float64)
         norm, expected = np.linalg.norm(image), case[f"{name}_projections"].item()
         projection = np.vdot(image, np.float64(seeded.direction(name, image.shape)))
         yield check(case, name, image[:, ::3, ::3], _FORWARD)

@@ -15,6 +15,7 @@ SHIPPED = PARITY / "gta5_64x128.npz"
 QUICK = (  # the bundled cases of comparison systems that take seconds
     "cda_losses_a.npz",
     "cycada_rule_a.npz",
+    "cyclegan_tables_a.npz",
     "domain_losses_a.npz",
     "fcnwild_constraints_a.npz",
 )

@@ -6,7 +6,7 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from sean_jax.parity import cda, cycada, cycada_task, domain, domain_losses, mcd, sean
+from sean_jax.parity import cda, cycada, cycada_task, cyclegan, domain, domain_losses, mcd, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
@@ -18,6 +18,10 @@ FAMILIES: dict[str, Compare] = {
     "cycada_score": partial(cycada.compare, discriminator_input="scores"),
     "cycada_feat": partial(cycada.compare, discriminator_input="features"),
     "cycada_rule": cycada.compare_rule,
+    "cyclegan_2block": cyclegan.compare,
+    "cyclegan_9block": cyclegan.compare,
+    "cyclegan_semantic": cyclegan.compare,
+    "cyclegan_tables": cyclegan.compare_tables,
     "fcnwild_network": domain.compare_fcns_in_the_wild,
     "fcnwild_constraints": domain_losses.compare_constraints,
     "cca_network": domain.compare_cca,

@@ -286,5 +286,5 @@ def _keys(view: SourceView | TargetView, purpose: str) -> jax.Array | None:
 
 
 def _both_keys(source: SourceView, target: TargetView, purpose: str) -> jax.Array | None:
-    keys = _keys(source, purpose), _keys(target, purpose)
-    return None if keys[0] is None or keys[1] is None else jnp.concatenate(keys)
+    of_source, of_target = _keys(source, purpose), _keys(target, purpose)
+    return None if of_source is None or of_target is None else jnp.concatenate([of_source, of_target])

@@ -38,7 +38,10 @@ def compare(case: Case, discriminator_input: Any) -> Iterator[Check]:
     """Runs a case with the discriminator on ``scores`` or ``features``, and yields one check for each quantity."""
     tensors = seeded.weights(case.integer("seed"), cycada_spec(case.integer("num_cls")))
     views = _views(case, 0)
-    images = {f"{name}_image": normalized(view.image) for name, view in zip(("source", "target"), views, strict=True)}
+    images = {
+        f"{name}_image": normalized(np.asarray(view.image))
+        for name, view in zip(("source", "target"), views, strict=True)
+    }
     check_seeds(case, {**tensors, **images, "source_label": views[0].label})
     method = CyCADA(
         settings=CyCADA.Settings(

@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sean_jax.models import Params
 from sean_jax.models.fcn8s import FC_CHANNELS, FCN8s, FCN8sSettings
-from sean_jax.models.inputs import TORCHVISION_MEAN, TORCHVISION_STD
+from sean_jax.models.inputs import apply_convention
 from sean_jax.models.vgg import CONVOLUTIONS
 from sean_jax.parity.cases import Case
 from sean_jax.parity.seeded import VGG_BLOCKS, Spec, conv
 
 Modules = Mapping[tuple[str, ...], str]  # path in our parameters → module of the code
 
+INPUT_CONVENTION = "rgb_normalized"
 MCD_FORM: dict[str, Any] = {"upsampling": "learned", "pool4_scale": 1.0, "pool3_scale": 1.0, "zero_skips": False}
 
 # MCD's generator and two heads.
@@ -39,7 +42,7 @@ CYCADA_MODULES: Modules = {
 def network(num_classes: int, **form: Any) -> FCN8s:
     """The network without dropout, at the highest precision, for torchvision's input normalisation."""
     settings = FCN8sSettings(dropout_rate=0.0, **form)
-    return FCN8s(settings=settings, num_classes=num_classes, input_convention="rgb_normalized")
+    return FCN8s(settings=settings, num_classes=num_classes, input_convention=INPUT_CONVENTION)
 
 
 def mcd_spec(num_classes: int) -> Spec:
@@ -91,9 +94,9 @@ def to_params(tensors: Mapping[str, np.ndarray], modules: Modules) -> Params:
     return tree
 
 
-def normalized(images: np.ndarray) -> np.ndarray:
-    """What the network makes of images ``[b, h, w, 3]``, 0–255, for the sums that identify a case's inputs."""
-    return (images / np.float32(255) - np.float32(TORCHVISION_MEAN)) / np.float32(TORCHVISION_STD)
+def normalized(images: Any) -> jax.Array:
+    """What the network makes of images ``[b, h, w, 3]``, 0–255; a case knows the sum of it."""
+    return apply_convention(jnp.asarray(images), INPUT_CONVENTION)
 
 
 def input_shape(case: Case) -> tuple[int, int, int]:

@@ -61,11 +61,11 @@ def _compare_forward(case: Case, method: MCD, params: Params, views: Views) -> I
     for domain, image in (("source", views.source.image), ("target", views.target.image)):
         pools = features(params, image)
         for name in ("pool3", "pool4", "pool5"):
-            values = np.float64(getattr(pools, name))
+            values = np.asarray(getattr(pools, name), np.float64)
             yield check(case, f"{domain}_{name}_stats", [values.mean(), np.sqrt((values**2).mean())], FORWARD)
         for code, head in HEADS.items():
             found[domain, code] = predict({"head": params[head]}, pools).logits
-            key, logits = f"{domain}_logits_{code}", np.float64(found[domain, code])
+            key, logits = f"{domain}_logits_{code}", np.asarray(found[domain, code], np.float64)
             yield check(case, key, logits[:, ::3, ::3], FORWARD)
             yield check(case, f"{key}_norms", [np.linalg.norm(logits)], FORWARD)
             projection = np.vdot(logits, np.float64(seeded.direction(f"logits_{code}", logits.shape)))

@@ -55,7 +55,7 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
         file = read_initial_weights(values["init_weights"], values.get("input_convention"))
     config = resolve(
         values,
-        default_classes=default_classes(values["source"]),
+        default_classes=default_classes(str(values["source"])),
         evaluation_split=target.evaluation_split,
         selection_split=target.selection_split,
         input_convention=weights.input_convention(file) if file else None,

@@ -95,23 +95,6 @@ def open_translators(workdir: str | os.PathLike[str], precision: str | None = No
     return TrainedTranslators(experiment, networks, step)
 
 
-def open_translators(workdir: str | os.PathLike[str], precision: str | None = None) -> TrainedTranslators:
-    """Opens the networks of a run that translate images, from its last checkpoint.
-
-    Args:
-      workdir: a run directory.
-      precision: arithmetic; None for the run's.
-
-    Raises:
-      UserError: the run has none, or they cannot be read.
-    """
-    experiment = directory.load(workdir)
-    if precision is not None:
-        experiment = experiment._replace(config=dataclasses.replace(experiment.config, precision=precision))
-    networks, step = read_translators(workdir, experiment.method())
-    return TrainedTranslators(experiment, networks, step)
-
-
 def network_names(workdir: str | os.PathLike[str]) -> list[str]:
     """Returns the names of a run's networks, the main one first."""
     method = directory.load(workdir).method()

@@ -1,6 +1,7 @@
 """Training objectives, one a file. To add a method, add its file and its line here."""
 
-from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState
+from sean_jax.methods.base import Batch, Method, Metrics, Reads, Stage, TrainState, Translators
+from sean_jax.methods.cyclegan import CycleGAN
 from sean_jax.methods.dacs import DACS
 from sean_jax.methods.sac import SAC
 from sean_jax.methods.sean import SEAN
@@ -11,6 +12,7 @@ METHODS: dict[str, type[Method]] = {
     "source_only": SourceOnly,
     "dacs": DACS,
     "sac": SAC,
+    "cyclegan": CycleGAN,
 }  # by the value of --method
 
-__all__ = ["METHODS", "Batch", "Method", "Metrics", "Reads", "Stage", "TrainState"]
+__all__ = ["METHODS", "Batch", "Method", "Metrics", "Reads", "Stage", "TrainState", "Translators"]

@@ -10,6 +10,7 @@ epochs on and is 0 in the last epoch, and source images must keep their true lab
 
 from collections.abc import Mapping
 from functools import partial
+from operator import itemgetter
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -123,10 +124,12 @@ class CycleGAN(Method):
         return height - height % translator.STRIDE, width - width % translator.STRIDE
 
     def init(self, key: jax.Array, params: Params) -> TrainState:
-        keys = dict(zip((*_GENERATORS, *_DISCRIMINATORS), jax.random.split(key, 4), strict=True))
         sample = jnp.zeros((1, translator.MIN_SIZE, translator.MIN_SIZE, 3))
-        networks = {name: jax.jit(self.generator().init)(keys[name], sample)["params"] for name in _GENERATORS}
-        networks |= {name: jax.jit(self.discriminator().init)(keys[name], sample)["params"] for name in _DISCRIMINATORS}
+        networks = {}
+        for names, module in ((_GENERATORS, self.generator()), (_DISCRIMINATORS, self.discriminator())):
+            key, *own = jax.random.split(key, 3)
+            both = jax.jit(jax.vmap(module.init, (0, None)))(jnp.stack(own), sample)["params"]
+            networks |= {name: jax.tree.map(itemgetter(i), both) for i, name in enumerate(names)}
         pool = self.settings.pool_size, (*self.crop, 3)
         memory: dict[str, Any] = {name: image_pool.empty(*pool) for name in _GENERATORS}
         groups = {"generators": _GENERATORS, "discriminators": _DISCRIMINATORS}
@@ -227,23 +230,27 @@ class CycleGAN(Method):
 
     def generator_terms(self, params: dict[str, Params], views: Views) -> tuple[dict[str, jax.Array], Translations]:
         """This device's share of each weighted term of the generators' loss, and what they make of the images."""
-        weights = self.settings
+        weights, examples = self.settings, len(views.source)
         to_target, to_source = (partial(self.generate, params[name]) for name in _GENERATORS)
-        target, source = to_target(views.source), to_source(views.target)
+        both = jnp.concatenate([views.source, views.target])  # the identity losses need the other two results
+        target, same_target = jnp.split(to_target(both), [examples])
+        same_source, source = jnp.split(to_source(both), [examples])
         translated = Translations(target, source, to_source(target), to_target(source))
 
         def distance(x: jax.Array, y: jax.Array) -> jax.Array:
             return share_of_mean(jnp.abs(x - y))
 
-        identity_source = distance(to_source(views.source), views.source)
-        identity_target = distance(to_target(views.target), views.target)
         terms = {
             "to_target": weights.to_target_weight * self.judged(params["target_discriminator"], target, 1),
             "to_source": self.judged(params["source_discriminator"], source, 1),
             "cycle_source": weights.cycle_weight_source * distance(translated.source_again, views.source),
             "cycle_target": weights.cycle_weight_target * distance(translated.target_again, views.target),
-            "identity_source": weights.identity_weight * weights.cycle_weight_source * identity_source,
-            "identity_target": weights.identity_weight * weights.cycle_weight_target * identity_target,
+            "identity_source": weights.identity_weight
+            * weights.cycle_weight_source
+            * distance(same_source, views.source),
+            "identity_target": weights.identity_weight
+            * weights.cycle_weight_target
+            * distance(same_target, views.target),
         }
         return terms | self._semantic_terms(params, views, translated), translated
 
@@ -272,11 +279,10 @@ class CycleGAN(Method):
         """Gradients summed over devices, and the loss of each discriminator."""
 
         def loss_fn(params: dict[str, Params]) -> tuple[jax.Array, dict[str, jax.Array]]:
-            pairs = ((views.source, fakes["to_source"]), (views.target, fakes["to_target"]))
-            losses = {
-                name: 0.5 * (self.judged(params[name], real, 1) + self.judged(params[name], fake, 0))
-                for name, (real, fake) in zip(_DISCRIMINATORS, pairs, strict=True)
-            }
+            images = {"source_discriminator": (views.source, fakes["to_source"])}
+            images["target_discriminator"] = (views.target, fakes["to_target"])
+            wanted = (jnp.arange(2 * len(views.source)) < len(views.source)).astype(jnp.float32)
+            losses = {name: self.judged(params[name], jnp.concatenate(pair), wanted) for name, pair in images.items()}
             return sum(losses.values(), jnp.float32(0)), losses
 
         discriminators = {name: state.params[name] for name in _DISCRIMINATORS}
@@ -294,10 +300,10 @@ class CycleGAN(Method):
     def generate(self, params: Params, images: jax.Array) -> jax.Array:
         return self.generator().apply({"params": params}, images)  # pyright: ignore[reportReturnType]
 
-    def judged(self, params: Params, images: jax.Array, wanted: float) -> jax.Array:
-        """This device's share of a discriminator's mean squared error."""
+    def judged(self, params: Params, images: jax.Array, wanted: jax.Array | float) -> jax.Array:
+        """This device's share of the mean squared error of a discriminator; ``wanted``: ``[b]`` or for all, 0 or 1."""
         outputs: Any = self.discriminator().apply({"params": params}, images)
-        return share_of_mean((outputs - wanted) ** 2)
+        return share_of_mean((outputs - jnp.reshape(wanted, (-1, 1, 1, 1))) ** 2)
 
 
 def _segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -102,7 +102,7 @@ class Method(flax.struct.PyTreeNode):
     optimizer: OptimizerSettings
     steps: Any
     network: Network = flax.struct.field(pytree_node=False)
-    image_size: tuple[int, int] = flax.struct.field(pytree_node=False)
+    image_size: tuple[int, int] = flax.struct.field(pytree_node=False, default=(512, 1024))
     accumulate_steps: int = flax.struct.field(pytree_node=False, default=1)
 
     def init(self, key: jax.Array, params: Params) -> TrainState:

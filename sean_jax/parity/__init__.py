@@ -5,12 +5,18 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 
 from collections.abc import Callable, Iterator
 
-from sean_jax.parity import sean
+from sean_jax.parity import cyclegan, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
 
-FAMILIES: dict[str, Compare] = {}  # SEAN's cases are named after their source, so every other name is SEAN's
+# SEAN's cases are named after their source, so every other name is SEAN's.
+FAMILIES: dict[str, Compare] = {
+    "cyclegan_2block": cyclegan.compare,
+    "cyclegan_9block": cyclegan.compare,
+    "cyclegan_semantic": cyclegan.compare,
+    "cyclegan_tables": cyclegan.compare_tables,
+}
 
 
 def compare(case: Case, family: str) -> Iterator[Check]:

@@ -165,7 +165,7 @@ def sum_over_devices(tree: Any) -> Any:
     return lax.psum(tree, AXIS)
 
 
-def share_of_mean(values: jax.Array) -> jax.Array:
+def mean_share(values: jax.Array) -> jax.Array:
     """This device's share of the mean over the global batch; the shares of all devices sum to the mean."""
     return values.sum() / sum_over_devices(jnp.float32(values.size))
 

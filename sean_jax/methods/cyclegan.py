@@ -18,16 +18,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from sean_jax.methods.base import (
-    Batch,
-    Method,
-    Metrics,
-    Params,
-    TrainState,
-    Translators,
-    share_of_mean,
-    sum_over_devices,
-)
+from sean_jax.methods.base import Batch, Method, Metrics, Params, TrainState, Translators, mean_share, sum_over_devices
 from sean_jax.models import translator
 from sean_jax.models.network import PRECISIONS
 from sean_jax.settings import setting, settings
@@ -231,6 +222,7 @@ class CycleGAN(Method):
     def generator_terms(self, params: dict[str, Params], views: Views) -> tuple[dict[str, jax.Array], Translations]:
         """This device's share of each weighted term of the generators' loss, and what they make of the images."""
         weights, examples = self.settings, len(views.source)
+        source_weight, target_weight = weights.cycle_weight_source, weights.cycle_weight_target
         to_target, to_source = (partial(self.generate, params[name]) for name in _GENERATORS)
         both = jnp.concatenate([views.source, views.target])  # the identity losses need the other two results
         target, same_target = jnp.split(to_target(both), [examples])
@@ -238,19 +230,15 @@ class CycleGAN(Method):
         translated = Translations(target, source, to_source(target), to_target(source))
 
         def distance(x: jax.Array, y: jax.Array) -> jax.Array:
-            return share_of_mean(jnp.abs(x - y))
+            return mean_share(jnp.abs(x - y))
 
         terms = {
             "to_target": weights.to_target_weight * self.judged(params["target_discriminator"], target, 1),
             "to_source": self.judged(params["source_discriminator"], source, 1),
-            "cycle_source": weights.cycle_weight_source * distance(translated.source_again, views.source),
-            "cycle_target": weights.cycle_weight_target * distance(translated.target_again, views.target),
-            "identity_source": weights.identity_weight
-            * weights.cycle_weight_source
-            * distance(same_source, views.source),
-            "identity_target": weights.identity_weight
-            * weights.cycle_weight_target
-            * distance(same_target, views.target),
+            "cycle_source": source_weight * distance(translated.source_again, views.source),
+            "cycle_target": target_weight * distance(translated.target_again, views.target),
+            "identity_source": weights.identity_weight * source_weight * distance(same_source, views.source),
+            "identity_target": weights.identity_weight * target_weight * distance(same_target, views.target),
         }
         return terms | self._semantic_terms(params, views, translated), translated
 
@@ -303,7 +291,7 @@ class CycleGAN(Method):
     def judged(self, params: Params, images: jax.Array, wanted: jax.Array | float) -> jax.Array:
         """This device's share of the mean squared error of a discriminator; ``wanted``: ``[b]`` or for all, 0 or 1."""
         outputs: Any = self.discriminator().apply({"params": params}, images)
-        return share_of_mean((outputs - jnp.reshape(wanted, (-1, 1, 1, 1))) ** 2)
+        return mean_share((outputs - jnp.reshape(wanted, (-1, 1, 1, 1))) ** 2)
 
 
 def _segmentation_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:

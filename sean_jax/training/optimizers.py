@@ -52,7 +52,7 @@ def linear_decay(step: jax.Array, steps: jax.Array | int, constant_epochs: int, 
     if not decay_epochs:
         return jnp.float32(1)
     epoch = step * (constant_epochs + decay_epochs) // steps + 1
-    past = jnp.maximum(0, epoch + 1 - constant_epochs).astype(jnp.float32)
+    past = jnp.clip(epoch + 1 - constant_epochs, 0, decay_epochs + 1).astype(jnp.float32)
     return 1 - past / (decay_epochs + 1)
 
 

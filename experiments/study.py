@@ -66,9 +66,13 @@ class Study:
     scored: Mapping[str, Mapping[str, Any]]
     protocol: str = "all"
 
+    def workdir(self, name: str, seed: int) -> pathlib.Path:
+        """The directory of a run."""
+        return self.runs / f"{name}-seed{seed}"
+
     def train(self, name: str, seed: int, settings: Settings) -> pathlib.Path:
         """Trains or resumes a run and returns its directory; exits if SIGTERM stops it."""
-        workdir = self.runs / f"{name}-seed{seed}"
+        workdir = self.workdir(name, seed)
         print(f"\n=== {workdir}", flush=True)
         given = {**self._shared(settings.get("method", "sean")), **settings, "seed": seed}
         given = {key: value for key, value in given.items() if value is not None}

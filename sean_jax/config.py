@@ -139,7 +139,7 @@ GROUPS: dict[str, type] = {
 }
 
 # Settings that may differ when a run is resumed: they say where things are, not what is computed.
-PLACES = ("source_dir", "target_dir", "data_dir", "loader", "init_weights")
+PLACES = ("source_dir", "target_dir", "data_dir", "loader", "init_weights", "translator")
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,11 +208,16 @@ def resolve(
     Raises:
       UserError: a value is out of range, or settings contradict each other.
     """
-    values = dict(values)
+    values, method = dict(values), lookup(METHODS, values, "method")
+    if not method.SEGMENTS:  # no network to score
+        evaluation_split = selection_split = None
+        values["eval_split"] = "none"
     if values["preset"] == "reference" and selection_split:
         # The authors adapt and select on the validation split; every score says so.
         values.setdefault("target_split", selection_split)
         values.setdefault("selection", "oracle")
+    if values.get("selection") == "oracle" and not method.SEGMENTS:
+        raise UserError(f"--selection=oracle: {values['method']} trains no segmentation network to score; leave it out")
     if values.get("selection") == "oracle" and not selection_split:
         raise UserError(
             f"--selection=oracle needs a labelled validation split, and {values['target']} has none; "
@@ -237,7 +242,12 @@ def resolve(
             f"--accumulate_steps={config.accumulate_steps} does not divide --batch_size={config.batch_size}; "
             "choose a divisor"
         )
-    if config.accumulate_steps > 1 and not METHODS[config.method].ACCUMULATES:
+    if min(config.height, config.width) < method.MIN_SIZE:
+        raise UserError(
+            f"--height={config.height} --width={config.width}: {config.method} needs images of at least "
+            f"{method.MIN_SIZE}x{method.MIN_SIZE} pixels"
+        )
+    if config.accumulate_steps > 1 and not method.ACCUMULATES:
         raise UserError(
             f"--accumulate_steps={config.accumulate_steps}: a step of {config.method} cannot be divided into parts; "
             "choose a smaller --batch_size"

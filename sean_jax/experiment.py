@@ -36,6 +36,7 @@ class Experiment(NamedTuple):
             optimizer=config.optimizer_settings,
             steps=config.steps,
             network=self.network(),
+            image_size=(config.height, config.width),
             accumulate_steps=config.accumulate_steps,
         )
 

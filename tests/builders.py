@@ -10,6 +10,8 @@ from sean_jax.experiment import Experiment
 from sean_jax.methods import METHODS, Method
 from sean_jax.models import DeepLab
 
+# What keeps the networks of a method narrow.
+NARROW = {"cyclegan": {"translator_width": 4, "translator_blocks": 1, "pool_size": 3}}
 _NETWORK = {"input_convention", "initialization", "precision", "remat"}
 
 
@@ -28,6 +30,7 @@ def label_space(num_classes: int = 4) -> LabelSpace:
 def experiment(name: str, num_classes: int = 4, **settings: Any) -> Experiment:
     """A run's configuration without any data: settings by name over narrow float32 defaults."""
     defaults = {"width_multiplier": 1 / 32, "precision": "float32", "steps": 10, "batch_size": 4, "method": name}
+    defaults |= {"height": 32, "width": 32, **NARROW.get(name, {})}
     values = defaults | {"initialization": "scratch", "input_convention": "bgr_mean"} | settings
     return Experiment(from_flat_settings(values), label_space(num_classes))
 

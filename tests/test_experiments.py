@@ -135,6 +135,21 @@ def test_minicity_to_camvid(experiment, runs, camvid):
     assert config["label_space"]["name"] == "camvid11"
 
 
+def test_cycada_trains_on_translated_images_and_adapts_what_it_trained(experiment, runs):
+    experiment("cycada.py")
+    folder = runs / "smoke/gta5-cityscapes/cycada-paper"
+    rows = _cells(folder / "cycada.md")
+    assert [row for row in rows if "published" not in row][2:] == ["pixels", "pixels and features"]
+    assert rows["features (published)"][1] == "29.2"
+    settings = {
+        name: json.loads((folder / f"{name}-seed0/config.json").read_text())["settings"]
+        for name in ("pixels", "pixels_and_features")
+    }
+    assert {found["source"] for found in settings.values()} == {str(folder / "translated-seed0/dataset.toml")}
+    assert settings["pixels_and_features"]["init_weights"] == str(folder / "pixels-seed0")
+    assert not (folder / "pixels_and_features-seed0/stages").exists()
+
+
 def test_bad_input_is_reported_in_one_line(session_dir, runs):
     result = run(session_dir / "output", "table2.py", runs=runs)
     assert result.code == 1

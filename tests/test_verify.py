@@ -12,6 +12,7 @@ from sean_jax.ops import implementation, winograd
 from sean_jax.verify import PARITY
 
 SHIPPED = PARITY / "gta5_64x128.npz"
+QUICK = ["cycada_rule_a", "cyclegan_tables_a"]  # shipped cases that take seconds
 
 
 def test_a_case_agrees_as_users_run_it(session_dir, tmp_path):
@@ -26,6 +27,11 @@ def test_a_case_agrees_as_users_run_it(session_dir, tmp_path):
         # The command prints each stored array except names and settings.
         arrays = [key for key in case.files if case[key].ndim and key not in ("grad_names", "history")]
     assert all(f"  {key} " in result.stdout for key in [*arrays, "history, step 0", "history, later steps"])
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_shipped_case_agrees(name):
+    verify.verify([str(PARITY / f"{name}.npz")])
 
 
 def test_tiles_in_every_layer_agree_and_a_changed_value_is_found(tmp_path, monkeypatch, capsys):

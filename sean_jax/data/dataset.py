@@ -57,6 +57,7 @@ class Dataset:
       selection_split: the labelled split on which checkpoints may be chosen ("oracle selection"); None: none.
       label_colors: colour → raw id, for labels of encoding ``rgb``.
       absent_classes: classes that have ids and yet not one pixel, so that nothing can be learned of them.
+      folder: where its files are unless a flag names another folder; None: a flag must.
       generated: whether it is a look of the bundled data set, generated on first use, and not files somebody has.
     """
 
@@ -70,6 +71,7 @@ class Dataset:
     selection_split: str | None = None
     label_colors: tuple[tuple[Color, int], ...] = ()
     absent_classes: tuple[str, ...] = ()
+    folder: str | None = None
     generated: bool = False
 
     def split(self, name: str) -> Split:
@@ -79,9 +81,9 @@ class Dataset:
         return self.splits[name]
 
     def identity(self) -> dict[str, Any]:
-        """What prepared sets and runs are recognised by: all facts but ``absent_classes``, which change no pixel."""
+        """What prepared sets and runs are recognised by: all facts but those that change no pixel."""
         facts = dataclasses.asdict(self)
-        del facts["absent_classes"]
+        del facts["absent_classes"], facts["folder"]
         return facts
 
 

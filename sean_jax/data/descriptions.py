@@ -5,6 +5,7 @@ error message is one line that names the file, the line in it, what was got and 
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 from sean_jax.data.dataset import Dataset, Split
@@ -15,7 +16,7 @@ from sean_jax.data.toml_file import TomlFile
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DATASET_KEYS = (
     *("name", "label_space", "label_format", "ignored_ids", "evaluation_split", "selection_split"),
-    *("ignored_colors", "splits", "classes"),
+    *("ignored_colors", "splits", "classes", "folder"),
 )
 _CLASS_KEYS = ("name", "color", "colors", "id", "ids", "includes")
 # Of LABEL_ENCODINGS; trainIds are ids like others: a file says what each means.
@@ -44,10 +45,10 @@ def read_dataset(path: str) -> Dataset:
     if f"ignored_{wrong}" in file.data:
         message = f"ignored_{wrong} has no meaning with label_format {label_format!r}; give ignored_{right}"
         file.fail(message, f"ignored_{wrong}")
-    splits = _splits(file)
+    splits, folder = _splits(file), _folder(file)
     labelled = [split for split in splits if splits[split].labels]
     if not labelled and "classes" not in file.data:  # a target of adaptation alone: nothing reads its label space
-        return Dataset(name, splits, {}, (), (label_format,), LABEL_SPACES["19"], evaluation_split=None)
+        return Dataset(name, splits, {}, (), (label_format,), LABEL_SPACES["19"], evaluation_split=None, folder=folder)
     space = _label_space(file)
     label_colors: list[tuple[Color, int]] = []
     if label_format == "rgb":
@@ -66,7 +67,18 @@ def read_dataset(path: str) -> Dataset:
         evaluation_split=_labelled_split(file, "evaluation_split", labelled, _default_evaluation_split(labelled)),
         selection_split=_labelled_split(file, "selection_split", labelled, None),
         label_colors=tuple(label_colors),
+        folder=folder,
     )
+
+
+def _folder(file: TomlFile) -> str | None:
+    """The folder of the files, which the description names relative to its own."""
+    folder = file.data.get("folder")
+    if folder is None:
+        return None
+    if not isinstance(folder, str) or folder.startswith("~"):
+        file.fail(f"folder is {folder!r}; expected a path, relative to the folder of this file", "folder")
+    return str(Path(file.path).parent / folder)
 
 
 def _default_evaluation_split(labelled: list[str]) -> str | None:

@@ -27,7 +27,7 @@ def resolve_source_dir(
 
     Args:
       dataset: the data set.
-      source_dir: what ``flag`` gave, or None.
+      source_dir: what ``flag`` gave, or None for the data set's own folder.
       data_dir: where generated and prepared data are kept.
       height: of the images to be generated, where the data set is.
       width: of the images to be generated.
@@ -39,6 +39,8 @@ def resolve_source_dir(
     """
     if source_dir:
         return Path(source_dir).expanduser()
+    if dataset.folder:
+        return Path(dataset.folder)
     if not dataset.generated:
         expected = ", ".join(split.images for split in dataset.splits.values())
         raise UserError(f'{dataset.name} needs {flag}=FOLDER, which holds {expected}; see "Data" in BUILD.md')

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 from jax import lax
 
@@ -38,16 +39,26 @@ class Stage(NamedTuple):
     Attributes:
       settings: what differs from the settings of the run that needs it, such as ``{"method": "source_only"}``.
       gives: the setting that takes the product of the finished stage, such as ``init_weights``; later stages get it
-        too. If the user sets it, the stage is not needed.
+        too.
       command: what makes the product, a key of :data:`sean_jax.run.stages.COMMANDS`; ``train`` gives the run
         directory.
       presets: further settings by the name of the run's preset.
+      unless: the stage is not needed if the user sets one of these; default: ``gives``. Of ``init_weights``, only those
+        of a complete network count. The stages start from a VGG-16's.
     """
 
     settings: Mapping[str, Any]
     gives: str
     command: str = "train"
     presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    unless: tuple[str, ...] | None = None
+
+
+class Translators(NamedTuple):
+    """Parameters of two networks that translate images between the domains."""
+
+    to_target: Params
+    to_source: Params
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -77,6 +88,7 @@ class Method(flax.struct.PyTreeNode):
       optimizer: of the run; a method with several optimisers derives the others from it or from its own settings.
       steps: length of the run, for schedules.
       network: the architecture; parameters come from outside.
+      image_size: height and width of the images of a batch.
       accumulate_steps: parts into which each device divides its share of a batch to save memory.
     """
 
@@ -86,11 +98,14 @@ class Method(flax.struct.PyTreeNode):
     READS: ClassVar[Reads] = Reads()
     STAGES: ClassVar[Mapping[str, Stage]] = {}
     ACCUMULATES: ClassVar[bool] = True  # False: --accumulate_steps is refused
+    SEGMENTS: ClassVar[bool] = True  # False: ``evaluated`` is empty, so the run is not scored
+    MIN_SIZE: ClassVar[int] = 16  # pixels on either side of the images
 
     settings: Any
     optimizer: OptimizerSettings
     steps: Any
     network: Network = flax.struct.field(pytree_node=False)
+    image_size: tuple[int, int] = flax.struct.field(pytree_node=False, default=(512, 1024))
     accumulate_steps: int = flax.struct.field(pytree_node=False, default=1)
 
     def init(self, key: jax.Array, params: Params) -> TrainState:
@@ -125,7 +140,21 @@ class Method(flax.struct.PyTreeNode):
         raise NotImplementedError
 
     def evaluated(self, state: TrainState) -> dict[str, Params]:
-        """The parameters that can be evaluated, by name; the first ones count. It selects from ``state.params``."""
+        """Segmentation networks that can be evaluated, by name; the first counts. It selects from ``state.params``."""
+        raise NotImplementedError
+
+    def translators(self, state: TrainState) -> Translators | None:
+        """The networks that translate images, if the method trains such. It selects from ``state.params``."""
+        del state
+        return None
+
+    def translate(self, params: Params, images: jax.Array) -> jax.Array:
+        """Applies one of the :meth:`translators` to images ``[b, H, W, 3]``; float32 on the 0–255 scale, same size.
+
+        Args:
+          params: of the translator.
+          images: RGB on the 0–255 scale, any real type; ``H`` and ``W`` are multiples of 4, at least 16.
+        """
         raise NotImplementedError
 
     def masks(self, prediction: Prediction) -> dict[str, jax.Array]:
@@ -137,6 +166,11 @@ class Method(flax.struct.PyTreeNode):
 def sum_over_devices(tree: Any) -> Any:
     """Sums each leaf over the devices of the global batch."""
     return lax.psum(tree, AXIS)
+
+
+def mean_share(values: jax.Array) -> jax.Array:
+    """This device's share of the mean over the global batch; the shares of all devices sum to the mean."""
+    return values.sum() / sum_over_devices(jnp.float32(values.size))
 
 
 def concatenate_over_parts(function: Callable[[Any], Any], batch: Any, parts: int) -> Any:

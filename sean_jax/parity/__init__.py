@@ -4,14 +4,25 @@ A family of cases is named after what it tests; see :func:`sean_jax.parity.cases
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from sean_jax.parity import cycada_task, mcd, sean
+from sean_jax.parity import cycada, cycada_task, cyclegan, mcd, sean
 from sean_jax.parity.cases import Case, Check
 
 Compare = Callable[[Case], Iterator[Check]]
 
 # SEAN's cases are named after their source, so every other name is SEAN's.
-FAMILIES: dict[str, Compare] = {"cycada_task": cycada_task.compare, "mcd": mcd.compare}
+FAMILIES: dict[str, Compare] = {
+    "cycada_feat": partial(cycada.compare, discriminator_input="features"),
+    "cycada_rule": cycada.compare_rule,
+    "cycada_score": partial(cycada.compare, discriminator_input="scores"),
+    "cycada_task": cycada_task.compare,
+    "cyclegan_2block": cyclegan.compare,
+    "cyclegan_9block": cyclegan.compare,
+    "cyclegan_semantic": cyclegan.compare,
+    "cyclegan_tables": cyclegan.compare_tables,
+    "mcd": mcd.compare,
+}
 
 
 def compare(case: Case, family: str) -> Iterator[Check]:

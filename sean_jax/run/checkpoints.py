@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from sean_jax.errors import UserError
-from sean_jax.methods import Method
+from sean_jax.methods import Method, Translators
 from sean_jax.run import directory
 
 KEEP = 3  # number of latest checkpoints that are kept
@@ -178,21 +178,51 @@ def read_network(
     Raises:
       UserError: the run has no such network or no complete checkpoint yet, or the checkpoint is damaged.
     """
-    state = abstract_state(method)
-    # Replace the leaves by their paths: the method's selection then tells which arrays to read.
-    paths = jax.tree_util.tree_map_with_path(lambda path, _: tuple(key.key for key in path), state.params)
-    evaluated = method.evaluated(state.replace(params=paths))
+    evaluated = method.evaluated(_paths(method))
+    if not evaluated:
+        raise UserError(f"--workdir={workdir} contains no segmentation network; its method only translates images")
     name = next(iter(evaluated)) if network is None else network
     if name not in evaluated:
         raise UserError(f"--network={name} is not one of this run's networks; expected one of {', '.join(evaluated)}")
-    chosen, is_path = evaluated[name], lambda x: isinstance(x, tuple)
+    params, step = _read_selected(workdir, method, evaluated[name], best=best)
+    return name, params, step
+
+
+def read_translators(workdir: str | os.PathLike[str], method: Method) -> tuple[Translators, int]:
+    """Reads a run's translators at its last checkpoint, without the rest of the state; returns them and the step.
+
+    Raises:
+      UserError: the run has none or no complete checkpoint yet, or the checkpoint is damaged.
+    """
+    chosen = method.translators(_paths(method))
+    if chosen is None:
+        raise UserError(
+            f"--workdir={workdir} contains no network that translates images; expected a run of --method=cyclegan"
+        )
+    return _read_selected(workdir, method, chosen, best=False)
+
+
+def _paths(method: Method) -> Any:
+    """The method's state with the paths of the parameters in their place: a selection tells which arrays to read."""
+    state = abstract_state(method)
+    paths = jax.tree_util.tree_map_with_path(lambda path, _: tuple(key.key for key in path), state.params)
+    return state.replace(params=paths)
+
+
+def _read_selected(workdir: str | os.PathLike[str], method: Method, chosen: Any, *, best: bool) -> tuple[Any, int]:
+    """Reads the parameters whose paths ``chosen`` holds; returns a tree of the same structure, and the step."""
+
+    def is_path(x: Any) -> bool:
+        return type(x) is tuple
+
     like: dict[str, Any] = {}
+    params = abstract_state(method).params
     for path in jax.tree.leaves(chosen, is_leaf=is_path):
-        _set(like, path, _get(state.params, path))
+        _set(like, path, _get(params, path))
     with _opened(workdir) as (checkpoints, last, best_step):
         step = (best_step if best else None) or last
-        params = checkpoints.restore_params(step, like)
-    return name, jax.tree.map(lambda path: _get(params, path), chosen, is_leaf=is_path), step
+        found = checkpoints.restore_params(step, like)
+    return jax.tree.map(lambda path: _get(found, path), chosen, is_leaf=is_path), step
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from sean_jax.data.pipeline import check_loader, training_batches
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.data.statistics import class_shares, rare_class_probabilities
 from sean_jax.errors import UserError
-from sean_jax.methods import Method, TrainState
+from sean_jax.methods import METHODS, Method, TrainState
 from sean_jax.run import directory
 from sean_jax.run.checkpoints import Checkpoints, abstract_state
 from sean_jax.run.determinism import request_deterministic_kernels
@@ -26,6 +26,7 @@ from sean_jax.run.plan import Plan, check_folders, fingerprint, prepare_scoring,
 from sean_jax.run.profile import Profile
 from sean_jax.run.signals import should_stop, stop_signals
 from sean_jax.scoring.scorer import Evaluation, Scorer
+from sean_jax.scoring.translation import Translator
 from sean_jax.training.parallel import Devices, devices_for, pmap_step, replicate
 from sean_jax.training.randomness import purpose_key
 
@@ -37,7 +38,7 @@ class Inputs(NamedTuple):
 
     source: PreparedSet
     target: PreparedSet | None  # None if the method does not read it
-    scorer: Scorer | None  # None if the target has no labelled split
+    scorer: Scorer | None  # None if the target has no labelled split, or the method no network to score
 
 
 def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] | None = None) -> bool:
@@ -69,7 +70,7 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
 
     inputs = _prepare(plan, method, leader)
     if inputs.scorer is None:
-        say(f"{plan.target.name} has no labelled split: the run computes no scores")
+        say(_why_no_scores(plan))
     data = _fingerprints(plan, inputs)
     if leader:
         directory.check_data(workdir, data)
@@ -130,7 +131,7 @@ def _fit(
     if restored_step == config.steps:
         say("this run is already finished")
         checkpoints.close()
-        _report(workdir, leader)
+        _report(plan, workdir, leader)
         return True
     batches = training_batches(
         inputs.source,
@@ -151,6 +152,8 @@ def _fit(
     images_per_step = config.batch_size * (2 if method.READS.target else 1)
     monitor = Monitor(workdir, plan.experiment, restored_step, images_per_step, leader)
     settings = plan.experiment.to_json()
+    translates = method.translators(state) is not None
+    translator = Translator(method)
 
     with monitor, checkpoints, profile, stop_signals() as received:
         for step, batch in enumerate(batches, restored_step + 1):
@@ -161,7 +164,7 @@ def _fit(
 
             last, stopping = step == config.steps, should_stop(received, step % config.log_every == 0)
             logging = step % config.log_every == 0 or last
-            evaluating = scorer is not None and (step % config.eval_every == 0 or last)
+            evaluating = (scorer is not None or translates) and (step % config.eval_every == 0 or last)
             saving = evaluating or step % config.save_every == 0 or last or stopping
             if logging or saving:
                 values = _finite(metrics, step, checkpoints, state if saving else None)
@@ -175,6 +178,9 @@ def _fit(
                 evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(first))
                 monitor.evaluation(step, evaluation)
                 score = evaluation.mean_iou
+            translators = method.translators(state) if evaluating else None
+            if translators is not None and inputs.target is not None:
+                monitor.picture(step, translator.panel(translators, inputs.source, inputs.target))
             monitor.end_step(step)
 
             # Orbax writes the checkpoint while the next steps run.
@@ -185,7 +191,7 @@ def _fit(
         checkpoints.wait()
 
     if (checkpoints.latest_step or 0) == config.steps:
-        _report(workdir, leader)
+        _report(plan, workdir, leader)
         return True
     name = signal.Signals(received[0]).name
     say(f"stopped by {name}; saved step {checkpoints.latest_step}. Run the same command again to resume")
@@ -194,9 +200,16 @@ def _fit(
     return False
 
 
-def _report(workdir: pathlib.Path, leader: bool) -> None:
+def _why_no_scores(plan: Plan) -> str:
+    method = plan.experiment.config.method
+    if not METHODS[method].SEGMENTS:
+        return f"{method} trains no segmentation network: the run computes no scores"
+    return f"{plan.target.name} has no labelled split: the run computes no scores"
+
+
+def _report(plan: Plan, workdir: pathlib.Path, leader: bool) -> None:
     if leader:
-        print(final_report(workdir))
+        print(final_report(workdir) or _why_no_scores(plan))
         print(f"run directory: {workdir}; pictures: {workdir / 'pictures'}")
 
 

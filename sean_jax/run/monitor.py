@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -90,15 +91,21 @@ class Monitor:
         self._line |= metrics
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
-        self._board.add_image("panel", evaluation.panel, step, dataformats="HWC")
-        self._board.flush()
-        Image.fromarray(evaluation.panel).save(self._pictures / f"step_{step:06d}.png")
+        self.picture(step, evaluation.panel)
         if self._replaces_evaluation(first):
             write_json(self._workdir / "evaluation.json", evaluation.scores)
         also = ", ".join(f"{name} {scores['mean_iou']:.1f}" for name, scores in others)
         also = f" ({also})" if also else ""
         self.say(f"step {step}: mean IoU {first['mean_iou']:.1f}{also}, protocol {first['protocol']}")
-        self._last_log = (step, time.perf_counter())  # evaluation time is not training time
+
+    def picture(self, step: int, panel: np.ndarray) -> None:
+        """Records the picture of ``step``, RGB ``[H, W, 3]`` uint8."""
+        if not self._leader:
+            return
+        self._board.add_image("panel", panel, step, dataformats="HWC")
+        self._board.flush()
+        Image.fromarray(panel).save(self._pictures / f"step_{step:06d}.png")
+        self._last_log = (step, time.perf_counter())  # this time is not training time
 
     def _replaces_evaluation(self, scores: dict[str, Any]) -> bool:
         path = self._workdir / "evaluation.json"
@@ -141,10 +148,10 @@ def first_scores(path: pathlib.Path) -> dict[str, Any]:
 
 
 def final_report(workdir: pathlib.Path) -> str:
-    """Returns the class table of the main network and the mean IoU of the others, from ``evaluation.json``."""
+    """Returns the class table of the main network and the mean IoU of the others; empty if the run has no scores."""
     path = workdir / "evaluation.json"
     if not path.exists():
-        return "no scores: the target has no labelled split"
+        return ""
     first, *others = read_scores(path).values()
     lines = [describe(first), format_table(first)]
     lines += [f"{describe(scores)}: mean IoU {scores['mean_iou']:.1f}" for scores in others]

@@ -53,7 +53,7 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
         file = read_initial_weights(values["init_weights"])
     config = resolve(
         values,
-        default_classes=str(values["source"]) if str(values["source"]).endswith(".toml") else source.label_space.name,
+        default_classes=default_classes(str(values["source"])),
         evaluation_split=target.evaluation_split,
         selection_split=target.selection_split,
         input_convention=weights.metadata(file)["input_convention"] if file else None,
@@ -71,6 +71,11 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
     source.split(config.source_split)
     target.split(config.target_split)
     return Plan(Experiment(config, space), source, target, file)
+
+
+def default_classes(source: str) -> str:
+    """The label space of a source: its TOML file, or the name of a built-in one."""
+    return source if source.endswith(".toml") else load_dataset(source).label_space.name
 
 
 def read_initial_weights(path: str) -> weights.WeightsFile:

@@ -1,17 +1,25 @@
 """Trains a method, and before it the stages that it needs: ordinary runs and commands in sub-directories of its own."""
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sean_jax.config import DataSettings, NetworkSettings
-from sean_jax.methods import METHODS, Stage
+import jax
+from jax.experimental import multihost_utils
+
+from sean_jax import weights
+from sean_jax.config import Config, DataSettings, NetworkSettings
+from sean_jax.data.catalogue import load_dataset
+from sean_jax.data.folders import default_data_dir, resolve_source_dir
+from sean_jax.methods import METHODS, Method, Stage
 from sean_jax.models import NETWORKS
-from sean_jax.presets import choose_preset
-from sean_jax.run import loop
+from sean_jax.presets import PRESETS, choose_preset
+from sean_jax.run import directory, loop
 from sean_jax.run.checkpoints import has_checkpoint
-from sean_jax.run.directory import STAGES
-from sean_jax.run.plan import plan
+from sean_jax.run.plan import default_classes, plan, read_initial_weights
+from sean_jax.run.trained import open_translators
+from sean_jax.run.translation import DESCRIPTION, make_translation, translate_dataset
 from sean_jax.settings import names
 
 
@@ -26,40 +34,109 @@ def train(given: Mapping[str, Any], workdir: pathlib.Path, **options: Any) -> bo
     Returns:
       Whether it finished; False if SIGTERM ended it before.
     """
-    settings = dict(given)
     values = choose_preset(given)
     method = METHODS[values.get("method", "sean")]
-    stages = {} if has_checkpoint(workdir) else method.STAGES  # a run that has begun needs its stages no longer
-    for name, stage in stages.items():
-        if values.get(stage.gives):
-            continue
-        folder = workdir / STAGES / name
+    if has_checkpoint(workdir):  # a run that has begun needs its stages no longer
+        return loop.train(plan(_as_begun(values, method, workdir), workdir), workdir, **options)
+    given = dict(given)
+    needed = {name: stage for name, stage in method.STAGES.items() if _is_needed(stage, values)}
+    for name, stage in needed.items():
+        folder = workdir / directory.STAGES / name
         print(f"{folder}: stage {name} of {values.get('method')}", flush=True)
-        product = COMMANDS[stage.command](_settings_of(stage, settings, values), folder)
+        product = COMMANDS[stage.command](_settings_of(stage, given, values), folder)
         if product is None:
             return False
-        settings[stage.gives] = values[stage.gives] = product
-    return loop.train(plan(settings, workdir), workdir, **options)
+        products = _settings_from(stage, product, values)
+        given, values = given | products, values | products
+    return loop.train(plan(values, workdir), workdir, **options)
+
+
+def _is_needed(stage: Stage, values: Mapping[str, Any]) -> bool:
+    def is_set(name: str) -> bool:
+        value = values.get(name)
+        return bool(value) and (name != "init_weights" or _is_complete(value))
+
+    return not any(is_set(name) for name in stage.unless or (stage.gives,))
+
+
+def _is_complete(path: str) -> bool:
+    """Whether initial weights are those of a complete segmentation network."""
+    return os.path.isdir(path) or not weights.identify(read_initial_weights(path)).startswith("vgg16")
+
+
+def _settings_from(stage: Stage, product: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change with the product of a stage.
+
+    Another source has its own folder, and is used in the label space of the one that it replaces.
+    """
+    source = values["source"]
+    if stage.gives != "source" or product == source:
+        return {stage.gives: product}
+    return {"source": product, "source_dir": None, "classes": values.get("classes") or default_classes(source)}
+
+
+def _as_begun(values: Mapping[str, Any], method: type[Method], workdir: pathlib.Path) -> dict[str, Any]:
+    """The settings of a run that has begun, with what its stages gave it.
+
+    Products inside the run directory are looked for where it is now, in case it was moved.
+    """
+    config, values = directory.load(workdir).config.flat(), dict(values)
+    for name, stage in method.STAGES.items():
+        recorded, folder = config.get(stage.gives), os.path.join(directory.STAGES, name)
+        if recorded is None:
+            continue
+        _, made_by_stage, rest = str(recorded).rpartition(folder)
+        product = f"{workdir / folder}{rest}"
+        if made_by_stage and os.path.exists(product):
+            values |= _settings_from(stage, product, values)
+        else:
+            values.setdefault(stage.gives, recorded)
+    return values
 
 
 def _settings_of(stage: Stage, given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a stage: the run's data and network, the user's flags, and what the stage sets itself.
+    """The settings of a stage.
 
-    The stage's method takes its other settings from its own part of the preset.
+    A run takes the preset, data and network of the run that needs it, the user's flags, and what the stage sets itself;
+    its method takes its other settings from its own part of the preset. A command takes all settings of the run.
     """
-    method = METHODS[values.get("method", "sean")]
+    of_stage = dict(stage.settings) | dict(stage.presets.get(values["preset"], {}))
+    if stage.command != "train":
+        return {**values, **of_stage}
     inherited = {*names(DataSettings), *names(NetworkSettings)}
     inherited.update(*(names(network.Settings) for network in NETWORKS.values()))
-    of_stage = {name: value for name, value in values.items() if name in inherited} | dict(given)
-    if stage.command == "train":
-        foreign = set(names(method.Settings)) - set(names(METHODS[stage.settings["method"]].Settings))
-        of_stage = {name: value for name, value in of_stage.items() if name not in foreign}
-    return of_stage | dict(stage.settings) | dict(stage.presets.get(values["preset"], {}))
+    method, trained = (METHODS[name] for name in (values.get("method", "sean"), stage.settings["method"]))
+    if values["preset"] in {*PRESETS, *trained.PRESETS}:
+        inherited.add("preset")
+    foreign = set(names(method.Settings)) - set(names(trained.Settings))
+    of_run = {name: value for name, value in values.items() if name in inherited} | dict(given)
+    return {name: value for name, value in of_run.items() if name not in foreign} | of_stage
 
 
 def _trained(settings: Mapping[str, Any], folder: pathlib.Path) -> str | None:
     return str(folder) if train(settings, folder) else None
 
 
+def _translated(settings: Mapping[str, Any], folder: pathlib.Path) -> str | None:
+    """Translates the source by the run in ``translator``; gives the source itself if that is ``none``."""
+    if settings["translator"] == "none":
+        return settings["source"]
+    data_dir = settings.get("data_dir") or default_data_dir()
+    size = (settings.get("height", Config.height), settings.get("width", Config.width))
+    dataset, split = load_dataset(settings["source"]), settings.get("source_split", Config.source_split)
+    source_dir = resolve_source_dir(dataset, settings.get("source_dir"), data_dir, *size)
+    translation = make_translation(open_translators(settings["translator"], settings.get("precision")), "target")
+    described = folder / DESCRIPTION
+    if jax.process_index() == 0:
+        described = translate_dataset(translation, dataset, split, source_dir, folder, data_dir=data_dir)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the source is translated")
+    return str(described)
+
+
 # Command of a stage → function of its settings and directory that gives its product, or None if a signal ended it.
-COMMANDS: dict[str, Callable[[Mapping[str, Any], pathlib.Path], str | None]] = {"train": _trained}
+# train gives the run directory; translate gives the TOML file of the translated source.
+COMMANDS: dict[str, Callable[[Mapping[str, Any], pathlib.Path], str | None]] = {
+    "train": _trained,
+    "translate": _translated,
+}

@@ -1,5 +1,6 @@
 """Opens trained networks from run directories and weights files."""
 
+import dataclasses
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ from sean_jax.data.catalogue import load_label_space
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
+from sean_jax.methods import Translators
 from sean_jax.models import NETWORKS
 from sean_jax.run import directory
-from sean_jax.run.checkpoints import abstract_state, read_network
+from sean_jax.run.checkpoints import abstract_state, read_network, read_translators
 from sean_jax.settings import names
 
 
@@ -32,6 +34,14 @@ class TrainedNetwork(NamedTuple):
     name: str
     step: int | None
     origin: str
+
+
+class TrainedTranslators(NamedTuple):
+    """A run's configuration, its networks that translate images, and the training step that they are from."""
+
+    experiment: Experiment
+    networks: Translators
+    step: int
 
 
 def open_network(
@@ -57,6 +67,23 @@ def open_network(
     if network is not None:
         raise UserError(f"--network={network} selects one of a run's networks; a --weights file has only one, omit it")
     return _open_file(weights_file)
+
+
+def open_translators(workdir: str | os.PathLike[str], precision: str | None = None) -> TrainedTranslators:
+    """Opens the networks of a run that translate images, from its last checkpoint.
+
+    Args:
+      workdir: a run directory.
+      precision: arithmetic; None for the run's.
+
+    Raises:
+      UserError: the run has none, or they cannot be read.
+    """
+    experiment = directory.load(workdir)
+    if precision is not None:
+        experiment = experiment._replace(config=dataclasses.replace(experiment.config, precision=precision))
+    networks, step = read_translators(workdir, experiment.method())
+    return TrainedTranslators(experiment, networks, step)
 
 
 def network_names(workdir: str | os.PathLike[str]) -> list[str]:

@@ -25,3 +25,19 @@ def count_recognised(logits: jax.Array, domain: int) -> jax.Array:
     """Counts the positions whose larger logit is that of ``domain``; float32 scalar."""
     recognised = jnp.argmax(logits, -1) == domain
     return jnp.sum(recognised, dtype=jnp.int32).astype(jnp.float32)  # an int32 count is exact
+
+
+def add_to_window(margins: jax.Array, step: jax.Array, margin: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Puts a step's margin into the window of the latest ones, and returns the window and the mean over it.
+
+    A margin is the discriminator's accuracy minus the threshold, in percent: near zero, where the sign of the mean
+    decides, float32 resolves it better than the accuracy itself.
+
+    Args:
+      margins: ``[window]`` float32, where the margin of step i (0 first) is at i modulo the window's length.
+      step: steps before this one. In the first steps, the mean is over the margins that there are.
+      margin: of this step.
+    """
+    margins = margins.at[step % margins.size].set(margin)
+    filled = jnp.arange(margins.size) <= step
+    return margins, jnp.mean(margins, where=filled)

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from sean_jax.settings import setting, settings
 from sean_jax.training.randomness import example_keys
@@ -15,7 +16,7 @@ class AugmentationSettings:
 
     noise_std: float = setting(25.5, "std of Gaussian input noise, on the 0-255 scale (0.1 of [0, 1])", least=0)
     noise_domains: Literal["source_and_target", "target"] = setting("source_and_target", "which images get noise")
-    random_flip: bool = setting(False, "mirror images at random (neither paper nor authors' code)")
+    random_flip: bool = setting(False, "mirror images at random (not in SEAN's paper and code)")
 
 
 def add_noise(keys: jax.Array, images: jax.Array, std: jax.Array | float) -> jax.Array:
@@ -32,6 +33,17 @@ def random_flips(keys: jax.Array) -> jax.Array:
 def mirror(flips: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors the examples of ``images`` or labels (``[b, H, W, ...]``) left to right where ``flips`` is True."""
     return jnp.where(flips.reshape(-1, *[1] * (images.ndim - 1)), images[:, :, ::-1], images)
+
+
+def random_crops(keys: jax.Array, size: tuple[int, int], arrays: jax.Array) -> jax.Array:
+    """A random part of ``size`` (height, width) of each example of images or labels ``[b, H, W, ...]``."""
+
+    def crop(key: jax.Array, array: jax.Array) -> jax.Array:
+        last = jnp.array([array.shape[0] - size[0] + 1, array.shape[1] - size[1] + 1])
+        top, left = jax.random.randint(key, (2,), 0, last)
+        return lax.dynamic_slice(array, (top, left, *[0] * (array.ndim - 2)), (*size, *array.shape[2:]))
+
+    return jax.vmap(crop)(keys, arrays)
 
 
 class SourceView(NamedTuple):

@@ -43,6 +43,19 @@ def learning_rate_at(settings: OptimizerSettings, step: jax.Array, steps: jax.Ar
     return rate * (floor + (1 - floor) * 0.5 * (1 + jnp.cos(jnp.pi * progress)))
 
 
+def linear_decay(step: jax.Array, steps: jax.Array | int, constant_epochs: int, decay_epochs: int) -> jax.Array:
+    """CycleGAN's factor of the learning rate at ``step`` (0 first) of a run of ``steps``; float32.
+
+    In epoch e (from 1) it is 1 − max(0, e + 1 − constant) / (decay + 1), as in the authors' code: it falls from the
+    last of the constant epochs on, and is 0 in the last epoch. An epoch is the run's steps divided by all epochs.
+    """
+    if not decay_epochs:
+        return jnp.float32(1)
+    epoch = step * (constant_epochs + decay_epochs) // steps + 1
+    past = jnp.clip(epoch + 1 - constant_epochs, 0, decay_epochs + 1).astype(jnp.float32)
+    return 1 - past / (decay_epochs + 1)
+
+
 def make_optimizer(settings: OptimizerSettings, decay_mask: Any = None) -> optax.GradientTransformation:
     """PyTorch's ``Adam(weight_decay=…)`` (not AdamW) or ``SGD(momentum=…, weight_decay=…)``, without the learning rate.
 

@@ -34,10 +34,12 @@ def fold_vgg16_bn(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     folded = {name: value for name, value in tensors.items() if not name.startswith("features.")}
     for old, new in zip(_NORMALISED, _PLAIN, strict=True):
         norm = f"features.{old + 1}"
-        scale = np.float64(tensors[f"{norm}.weight"]) / np.sqrt(np.float64(tensors[f"{norm}.running_var"]) + EPSILON)
-        weight = np.float64(tensors[f"features.{old}.weight"])
-        bias = np.float64(tensors.get(f"features.{old}.bias", np.zeros(len(weight))))
+        scale = np.asarray(tensors[f"{norm}.weight"], np.float64) / np.sqrt(
+            np.asarray(tensors[f"{norm}.running_var"], np.float64) + EPSILON
+        )
+        weight = np.asarray(tensors[f"features.{old}.weight"], np.float64)
+        bias = np.asarray(tensors.get(f"features.{old}.bias", np.zeros(len(weight))), np.float64)
         shifted = (bias - tensors[f"{norm}.running_mean"]) * scale + tensors[f"{norm}.bias"]
-        folded[f"features.{new}.weight"] = np.float32(weight * scale[:, None, None, None])
-        folded[f"features.{new}.bias"] = np.float32(shifted)
+        folded[f"features.{new}.weight"] = (weight * scale[:, None, None, None]).astype(np.float32)
+        folded[f"features.{new}.bias"] = shifted.astype(np.float32)
     return folded

@@ -92,11 +92,10 @@ def test_wrong_hosts_are_reported_in_one_line(train, tmp_path):
     assert_refused(train(workdir=tmp_path / "run", **hosts), "train", "--host_index=2 with --host_count=2")
 
 
-def test_a_folder_with_other_files_is_refused(train, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "thesis.txt").write_text("mine")
-    assert_refused(train(workdir=tmp_path / "run"), "train", "not empty and contains no run")
-    assert os.listdir(tmp_path / "run") == ["thesis.txt"]
+def test_a_folder_that_lacks_the_configuration_of_its_run_is_refused(train, tmp_path):
+    (tmp_path / "run" / "pictures").mkdir(parents=True)
+    assert_refused(train(workdir=tmp_path / "run"), "train", "has pictures but no config.json")
+    assert os.listdir(tmp_path / "run") == ["pictures"]
 
 
 def test_a_file_instead_of_a_folder_is_refused(train, tmp_path):

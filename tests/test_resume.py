@@ -175,6 +175,6 @@ def test_a_malicious_pickle_is_refused_and_not_executed(train, tmp_path):
     file = tmp_path / "weights.pth"
     file.write_bytes(pickle.dumps({"state_dict": Malicious()}))
     result = train(workdir=tmp_path / "run", init_weights=file)
-    assert_refused(result, "train", "system")
+    assert_refused(result, "train", "weights.pth is damaged or not a .pth file")
     assert not (commands.ROOT / "executed").exists()
     assert not (tmp_path / "run").exists()

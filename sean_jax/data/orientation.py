@@ -5,6 +5,8 @@ from PIL import Image
 
 UPRIGHT = 1
 _TAG = 0x0112
+# Where Pillow keeps tags, in ``Image.info``.
+_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 _METHODS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,7 +37,12 @@ def turned(image: Image.Image) -> Image.Image:
     """
     image.load()
     method = _METHODS.get(orientation(image))
-    return image if method is None else image.transpose(method)
+    if method is None:
+        return image
+    upright = image.transpose(method)
+    for key in _PLACES:  # or it would be turned again
+        upright.info.pop(key, None)
+    return upright
 
 
 def turn(pixels: np.ndarray, value: int) -> np.ndarray:

@@ -23,7 +23,9 @@ def test_images_are_turned_as_pillow_turns_them(tmp_path, value, suffix):
     Image.fromarray(np.stack([pixels * 9] * 3, -1)).save(tmp_path / f"x.{suffix}", exif=exif, **options)
     with Image.open(tmp_path / f"x.{suffix}") as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(np.asarray(image_files.read_image(tmp_path / f"x.{suffix}")), expected)
+    read = image_files.read_image(tmp_path / f"x.{suffix}")
+    np.testing.assert_array_equal(np.asarray(read), expected)
+    np.testing.assert_array_equal(np.asarray(image_files.to_rgb(read)), expected)  # not turned again
     np.testing.assert_array_equal(orientation.turn(pixels, value) * 9, expected[..., 0])
     np.testing.assert_array_equal(orientation.turn_back(orientation.turn(pixels, value), value), pixels)
 

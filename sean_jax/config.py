@@ -283,7 +283,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changed = [name for name in sorted((old.keys() | new.keys()) - set(MAY_CHANGE)) if not same(name)]
     shown = {name: f"{name}: {old.get(name)!r} → {new.get(name)!r}" for name in changed}
     if "steps" in shown and isinstance(new.get("steps"), int):
-        depending = [f"{n}={v}" for n, v in new.items() if n.endswith("_schedule") and v != "constant"]
+        method = METHODS.get(str(new.get("method")))
+        spread = method.SPREAD_OVER_STEPS if method else ()
+        depending = [
+            f"{n}={v}" for n, v in new.items() if (n.endswith("_schedule") and v != "constant") or (n in spread and v)
+        ]
         if depending:
             shown["steps"] += f", on which {', '.join(depending)} depends: only runs of a constant rate can go on"
         else:

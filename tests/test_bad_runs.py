@@ -18,7 +18,7 @@ from sean_jax.run.checkpoints import read_state
     ("words", "changes", "parts", "code"),
     [
         (["--no_such_flag=1"], {}, ("no_such_flag", "--help"), 2),
-        (["--method=dann"], {}, ("--method=dann", "<sean|source_only>"), 2),
+        (["--method=dann"], {}, ("--method=dann", "<sean|source_only|"), 2),
         (["--profile_steps=3"], {}, ("--profile_steps=3", "10:14"), 1),
         ([], {"method": "source_only", "attention_threshold": 0.1}, ("--attention_threshold is a setting of",), 1),
         (["--height=tall"], {}, ("--height=tall",), 2),

@@ -239,3 +239,12 @@ def test_a_preset_leaves_out_settings_of_a_network_that_the_user_replaced():
     values = choose_preset(given | {"architecture": "deeplab"})
     assert "upsampling" not in values
     assert values["optimizer"] == "sgd"
+
+
+def test_runs_whose_schedule_spans_their_steps_have_no_other_length():
+    """CycleGAN's learning rate falls over the run, whatever --learning_rate_schedule says."""
+    old = from_flat_settings({"method": "cyclegan", "steps": 10}).flat()
+    (found,) = differences(old, old | {"steps": 20})
+    assert found.startswith("steps: 10 → 20, on which decay_epochs=100 depends")
+    constant = old | {"decay_epochs": 0}
+    assert differences(constant, constant | {"steps": 20}) == []

@@ -1,7 +1,7 @@
 """Writes TOML files that describe a data set, as :mod:`sean_jax.data.descriptions` reads them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sean_jax.data.dataset import TRAIN_IDS, Dataset, Split
@@ -11,7 +11,13 @@ from sean_jax.data.label_spaces import IGNORE_LABEL
 _FORMATS = {"ids": "ids", "train_ids": "ids", "red16": "red16", "rgb": "rgb"}
 
 
-def describe(dataset: Dataset, name: str, splits: Mapping[str, Split], encoding: str | None) -> str:
+def describe(
+    dataset: Dataset,
+    name: str,
+    splits: Mapping[str, Split],
+    encoding: str | None,
+    rest: Iterable[int] = (),
+) -> str:
     """A description of files that lie beside it, with the classes and label values of ``dataset``.
 
     Args:
@@ -20,11 +26,13 @@ def describe(dataset: Dataset, name: str, splits: Mapping[str, Split], encoding:
       splits: its splits.
       encoding: what the label files hold, a key of :data:`sean_jax.data.dataset.LABEL_ENCODINGS`; None if no split has
         labels.
+      rest: values in the label files that mean no class, besides those of the data set.
     """
     lines = [f"name = {_toml(name)}", 'folder = "."']
     if encoding is not None:
         colors = encoding == "rgb"
         by_class, ignored = _values(dataset, encoding)
+        ignored += sorted(set(rest) - set(ignored))
         lines += [f"label_space = {_toml(dataset.label_space.name)}", f"label_format = {_toml(_FORMATS[encoding])}"]
         lines.append(f"ignored_{'colors' if colors else 'ids'} = {_toml(ignored)}")
     for split, patterns in splits.items():

@@ -100,6 +100,7 @@ class Method(flax.struct.PyTreeNode):
     STAGES: ClassVar[Mapping[str, Stage]] = {}
     ACCUMULATES: ClassVar[bool] = True  # False: --accumulate_steps is refused
     SEGMENTS: ClassVar[bool] = True  # False: ``evaluated`` is empty, so the run is not scored
+    SPREAD_OVER_STEPS: ClassVar[tuple[str, ...]] = ()  # settings that, unless zero, mean parts of the run's length
     MIN_SIZE: ClassVar[int] = 16  # pixels on either side of the images
     # Part of the published method that cannot be had any more → what stands in for it; said with every result.
     SUBSTITUTED: ClassVar[Mapping[str, str]] = {}

@@ -94,6 +94,7 @@ class CycleGAN(Method):
         },
     }
     ACCUMULATES: ClassVar[bool] = False  # the image pool takes the images of a batch one after another
+    SPREAD_OVER_STEPS: ClassVar[tuple[str, ...]] = ("decay_epochs",)
     SEGMENTS: ClassVar[bool] = False
     MIN_SIZE: ClassVar[int] = translator.MIN_SIZE
 

@@ -77,7 +77,7 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
         if all(map(os.path.isdir, folders)) or not is_finished(workdir, config.steps):
             raise
         say("this run is already finished; its data are no longer there")
-        _report(workdir, leader)
+        _report(plan, workdir, leader)
         return True
     if inputs.scorer is None:
         say(_why_no_scores(plan))

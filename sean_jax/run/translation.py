@@ -18,7 +18,7 @@ from sean_jax.data.dataset import Dataset, Split
 from sean_jax.data.description_writer import describe
 from sean_jax.data.patterns import wildcards
 from sean_jax.data.preparation import overrides
-from sean_jax.data.preparation.encodings import detect
+from sean_jax.data.preparation.encodings import Detection, detect
 from sean_jax.data.preparation.job import digest_of_files
 from sean_jax.data.preparation.listing import BadFilesError, Example, Problem, find_pairs, remedy
 from sean_jax.errors import UserError
@@ -90,7 +90,8 @@ def translate_dataset(
     settled = overrides.load(Path(data_dir).expanduser(), digest_of_files(dataset, split, examples, missing))
     if (missing and not settled.skip_bad) or not examples:
         raise BadFilesError(missing, remedy(split, "resized" if patterns.labels else "none"))
-    encoding = settled.label_encoding or _encoding(dataset, split, examples)
+    found = None if settled.label_encoding else _detect(dataset, split, examples)
+    encoding, rest = (found.encoding, found.rest) if found else (settled.label_encoding, ())
     facts = [dataset.identity(), split, [example.name for example in examples]]
     claim(output, translation.facts | {"data": hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]})
 
@@ -109,21 +110,22 @@ def translate_dataset(
     depth = "*/" * (len(stems[0].parts) - 1)
     labels = f"labels/{depth}*{suffix}" if patterns.labels else None
     described = describe(
-        dataset, f"{dataset.name}_translated", {split: Split(f"images/{depth}*.png", labels)}, encoding
+        dataset, f"{dataset.name}_translated", {split: Split(f"images/{depth}*.png", labels)}, encoding, rest
     )
     atomic.write(output / DESCRIPTION, described)
     return output / DESCRIPTION
 
 
-def _encoding(dataset: Dataset, split: str, examples: list[Example]) -> str | None:
+def _detect(dataset: Dataset, split: str, examples: list[Example]) -> Detection | None:
+    """What the label files hold; None if there are none."""
     labels = [example.label for example in examples if example.label is not None]
     if not labels:
         return None
-    encoding = detect(labels[:: max(1, len(labels) // 16)], dataset) or detect(labels, dataset)
-    if encoding is None:
+    found = detect(labels, dataset)
+    if found.encoding is None:
         told = f"choose by `prepare --split={split} --label_encoding=NAME`, one of {', '.join(dataset.label_encodings)}"
-        raise UserError(f"the labels of {dataset.name} fit several encodings; {told}; {_SEE}")
-    return encoding
+        raise UserError(f"the labels of {dataset.name} fit several encodings ({found.doubt}); {told}; {_SEE}")
+    return found
 
 
 def claim(output: Path, facts: Mapping[str, Any]) -> None:

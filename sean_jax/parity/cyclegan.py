@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from sean_jax.methods.cyclegan import CycleGAN, CycleGANSettings, Views
-from sean_jax.models.translator import to_signed
 from sean_jax.parity import cyclegan_networks as networks
 from sean_jax.parity import seeded
 from sean_jax.parity.cases import Case, Check, check, check_seeds, check_tensors, relative_error
@@ -145,7 +144,9 @@ def _views(case: Case, step: int) -> Views:
     seed, batch = case.integer("seed"), case.integer("batch_size")
     shape = (batch, case.integer("height"), case.integer("width"))
     seeds = (seed, seed * 1000 + 1)
-    source, target = (to_signed(jnp.asarray(seeded.image(seeds[step], name, *shape))) for name in ("real_A", "real_B"))
+    # In NumPy and in these steps, so that the sums agree with those of the case in every digit.
+    images = [seeded.image(seeds[step], name, *shape) / np.float32(255) for name in ("real_A", "real_B")]
+    source, target = (jnp.asarray((image - np.float32(0.5)) / np.float32(0.5)) for image in images)
     label = case["labels_A"] if _is_semantic(case) else np.zeros(batch)
     return Views(source, target, jnp.asarray(label, jnp.int32).reshape(-1, 1, 1))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import steps
 
-from sean_jax.methods.cyclegan import Views
+from sean_jax.methods.cyclegan import CycleGAN, Views
 from sean_jax.models.translator import PatchDiscriminator
 from sean_jax.training import image_pool
 from sean_jax.training.optimizers import linear_decay
@@ -124,6 +124,7 @@ def test_the_schedule_divides_the_run_into_epochs():
 
 def test_crops_are_aligned_with_labels():
     method = builders.method("cyclegan", crop_size=24, random_flip=True)
+    assert isinstance(method, CycleGAN)
     batch = steps.batch("cyclegan")
     batch["source_image"] = np.repeat(batch["source_label"][..., None], 3, -1)
     augment = jax.pmap(method.augment, AXIS, in_axes=(0, None, None), devices=steps.DEVICES[:1])

@@ -45,7 +45,7 @@ def _flags(roads, method: str) -> dict:
 @pytest.mark.parametrize(
     "check",
     [
-        test_all_methods.test_a_step_is_equal_on_one_and_four_devices,
+        test_all_methods.test_a_step_is_equal_on_one_device_and_on_four_that_divide_their_share,
         test_all_methods.test_the_step_compiles_once_and_makes_no_hidden_copies,
         test_all_methods.test_evaluated_networks_are_complete_parts_of_the_parameters,
     ],

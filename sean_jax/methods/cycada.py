@@ -235,8 +235,16 @@ class CyCADA(Method):
 
         (loss, positions), gradients = self.sums(loss_fn, state.params["network"], target)
         gradients = _scaled(gradients, self.settings.adversarial_weight / positions)
+        # PyTorch skips parameters until their first gradient, the weight decay included: here, with the discriminator
+        # on features, those of the classifier in the first update.
+        first = state.memory["steps_since_update"] == state.step
+        skipped = jax.tree.map(lambda gradient: first & jnp.all(gradient == 0), gradients)
+        before = state.params["network"]
+        decayed = jax.tree.map(lambda skip, x: jnp.where(skip, 0, x), skipped, before)
+        state = state.replace(params=state.params | {"network": decayed})
         state, _ = self.apply(state, "network", gradients, self.learning_rate(state))
-        return state, {"train/loss_adversarial": loss / positions}
+        after = jax.tree.map(jnp.where, skipped, before, state.params["network"])
+        return state.replace(params=state.params | {"network": after}), {"train/loss_adversarial": loss / positions}
 
     def update_on_source(self, state: TrainState, source: SourceView) -> tuple[TrainState, Metrics]:
         """Updates the network on the labelled source."""

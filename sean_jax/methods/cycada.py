@@ -80,12 +80,12 @@ class CyCADA(Method):
     Settings: ClassVar[type] = CyCADASettings
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "reference": {"noise_std": 0.1, "noise_domains": "target"},
-        "quick": {"random_flip": True, "steps": 200, "learning_rate": 1e-4},
-        # Those of the shell scripts. Weights of a VGG-16 come from --init_weights.
-        "published": {
-            **(_PUBLISHED | {"learning_rate": 1e-5}),
-            **{"batch_size": 1, "crop_size": 768, "random_flip": True},
+        "quick": {  # with the published discriminator, 200 steps end before the network is updated
+            **{"random_flip": True, "steps": 200, "learning_rate": 1e-4},
+            **{"discriminator_input": "features", "discriminator_learning_rate_factor": 10.0},
         },
+        # Those of the shell scripts. Weights of a VGG-16 come from --init_weights.
+        "published": _PUBLISHED | {"learning_rate": 1e-5, "batch_size": 1, "crop_size": 768, "random_flip": True},
     }
     # Initial weights of a complete network are taken for those of the stage ``source``, and --source as it is.
     STAGES: ClassVar[Mapping[str, Stage]] = {

@@ -144,6 +144,7 @@ def test_the_discriminator_beats_chance_and_the_network_then_deceives_it():
 def test_on_features_the_adversarial_update_does_not_reach_the_classifier():
     """In the first update, not even the weight decay does, as in PyTorch; in later ones it does."""
     method = _method(discriminator_input="features", weight_decay=0.1)
+    assert isinstance(method, CyCADA)
     target = TargetView(jnp.asarray(steps.batch("cycada")["target_image"], jnp.float32)[None])
     update = jax.pmap(
         method.update_against_discriminator, AXIS, in_axes=(None, 0), out_axes=None, devices=steps.DEVICES[:1]

@@ -39,7 +39,7 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     # Shows in seconds that everything runs.
     "smoke": {
-        "width_multiplier": 1 / 32, "fc_channels": 256, "height": 16, "width": 32, "steps": 4, "learning_rate": 1e-3,
+        "width_multiplier": 1 / 32, "fc_channels": 256, "height": 24, "width": 48, "steps": 4, "learning_rate": 1e-3,
         "log_every": 2, "eval_every": 4, "save_every": 4,
     },
 }  # fmt: skip

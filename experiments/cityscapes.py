@@ -20,7 +20,7 @@ from sean_jax.scoring.stored import COMPARABLE
 
 SMOKE: dict[str, Any] = {
     "source": "minicity_game", "target": "minicity_camera", "width_multiplier": 1 / 32, "fc_channels": 256,
-    "height": 16, "width": 32, "steps": 4, "learning_rate": 1e-3, "log_every": 2, "eval_every": 4, "save_every": 4,
+    "height": 24, "width": 48, "steps": 4, "learning_rate": 1e-3, "log_every": 2, "eval_every": 4, "save_every": 4,
     "eval_batch_size": 4,
 }  # fmt: skip
 SOURCE_ONLY = {"method": "source_only"}

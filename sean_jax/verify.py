@@ -16,7 +16,10 @@ from sean_jax.parity import compare
 from sean_jax.parity.cases import family_of, load_case
 
 CASES = flags.DEFINE_multi_string(
-    "case", None, "parity case, an .npz file; its name says what it tests; default: the bundled ones"
+    "case",
+    None,
+    "parity case, an .npz file; its name says what it tests; default: the bundled ones, without those in "
+    "sean_jax/parity/full_width, which take minutes and up to 8 GB",
 )
 PARITY = pathlib.Path(__file__).parent / "parity"
 

@@ -15,5 +15,10 @@ import cityscapes
 import paper
 import study
 
+
+def main() -> None:
+    cityscapes.sweep("table4", "attention_threshold", "tau", paper.TABLE_4, __doc__ or "")
+
+
 if __name__ == "__main__":
-    study.run(lambda: cityscapes.sweep("table4", "attention_threshold", "tau", paper.TABLE_4, __doc__ or ""))
+    study.run(main)

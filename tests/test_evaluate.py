@@ -123,7 +123,9 @@ class Malicious:
 def test_unusable_weights_are_reported_in_one_line(evaluate, exported, tmp_path):
     pickled = tmp_path / "weights.pt"
     pickled.write_bytes(pickle.dumps({"state_dict": Malicious()}))
-    assert_refused(evaluate(weights=pickled, dataset="cityscapes"), "evaluate", "system")
+    assert_refused(
+        evaluate(weights=pickled, dataset="cityscapes"), "evaluate", "weights.pt is damaged or not a .pt file"
+    )
     assert not (commands.ROOT / "executed").exists()
     file = weights.read(exported)
     for name, metadata in {

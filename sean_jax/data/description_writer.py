@@ -32,7 +32,8 @@ def describe(
     if encoding is not None:
         colors = encoding == "rgb"
         by_class, ignored = _values(dataset, encoding)
-        ignored += sorted(set(rest) - set(ignored))
+        if not colors:
+            ignored += sorted(set(rest) - set(ignored))
         lines += [f"label_space = {_toml(dataset.label_space.name)}", f"label_format = {_toml(_FORMATS[encoding])}"]
         lines.append(f"ignored_{'colors' if colors else 'ids'} = {_toml(ignored)}")
     for split, patterns in splits.items():

@@ -107,6 +107,19 @@ def on_two_devices(session_dir, roads) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def shallow_roads(roads) -> dict[str, object]:
+    """Settings of ``roads`` for runs in this process, on the network of :mod:`shallow`, which traces faster."""
+    import shallow
+
+    from sean_jax.models import NETWORKS
+
+    NETWORKS["shallow"] = shallow.Shallow
+    of_deeplab = ("width_multiplier", "fc_channels")
+    settings = {name: value for name, value in roads.items() if name not in of_deeplab}
+    return settings | {name: str(x) for name, x in roads.items() if name.endswith("_dir")} | {"architecture": "shallow"}
+
+
+@pytest.fixture(scope="session")
 def train_here(roads):
     """Trains with the settings of ``roads`` and changes in this process, where many runs share compiled programs.
 

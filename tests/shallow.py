@@ -4,6 +4,7 @@ Methods see only what every :class:`~sean_jax.models.Network` offers, so what ho
 has what methods rely on: output stride 8, features, logits that depend on neighbouring positions, attention, dropout.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import flax.linen as nn
@@ -45,6 +46,11 @@ class ShallowSettings:
 
 class Shallow(Network):
     Settings: ClassVar[type] = ShallowSettings
+    TORCH_MODULES: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("trunk", "conv"): "conv",
+        ("head", "classifier"): "classifier",
+        ("head", "attention"): "attention",
+    }
 
     def trunk_module(self) -> Trunk:
         return Trunk()

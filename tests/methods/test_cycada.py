@@ -167,13 +167,12 @@ def test_the_window_averages_over_the_latest_steps():
         np.testing.assert_allclose(mean, values[max(0, step - 99) : step + 1].mean(), rtol=1e-4, atol=1e-4)
 
 
-def test_stages_are_made_once_and_found_after_a_move(roads, tmp_path, monkeypatch, capsys):
+def test_stages_are_made_once_and_found_after_a_move(shallow_roads, tmp_path, monkeypatch, capsys):
     """The CycleGAN has few channels. The second run finds all stages made, the third is moved and resumed."""
     cyclegan = CyCADA.STAGES["cyclegan"]
     thin = cyclegan._replace(settings={**cyclegan.settings, "translator_width": 4, "translator_blocks": 1})
     monkeypatch.setattr(CyCADA, "STAGES", {**CyCADA.STAGES, "cyclegan": thin})
-    given = {name: str(value) if name.endswith("_dir") else value for name, value in roads.items()}
-    given |= {"method": "cycada", "height": 24, "width": 48, "batch_size": 1, "steps": 2}
+    given = shallow_roads | {"method": "cycada", "height": 24, "width": 48, "batch_size": 1, "steps": 2}
     given |= {"accuracy_threshold": ALWAYS, "eval_split": "none"}
     whole = tmp_path / "whole"
     assert stages.train(given, whole)

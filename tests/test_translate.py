@@ -24,9 +24,8 @@ SIZE = {"height": 24, "width": 48}
 
 
 @pytest.fixture(scope="module")
-def flags(roads):
-    found = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()}
-    return found | SIZE | {"steps": 1, "batch_size": 1}
+def flags(shallow_roads):
+    return shallow_roads | SIZE | {"steps": 1, "batch_size": 1}
 
 
 @pytest.fixture(scope="module")

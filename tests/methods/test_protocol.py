@@ -14,7 +14,7 @@ import test_all_methods
 from alternating import Alternating, Weighted
 from PIL import Image
 
-from sean_jax import port_weights, weights
+from sean_jax import weights
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.dataset import label_map
 from sean_jax.data.label_spaces import LABEL_SPACES
@@ -100,23 +100,16 @@ def test_the_method_starts_from_its_stage(shallow_roads, tmp_path):
     assert steps.same_bits(open_network(str(tmp_path / "run")).params, stage)
 
 
-def test_weights_of_a_backbone_go_to_the_stage_and_those_of_a_network_replace_it(roads, tmp_path):
-    given = {name: str(x) if name.endswith("_dir") else x for name, x in roads.items()}
-    given |= {"method": "alternating", "steps": 1, "eval_split": "none"}
-    backbone = {"trunk": plan(given).experiment.network().init_params(jax.random.key(5))["trunk"]}
-    vgg, complete = str(tmp_path / "vgg.npz"), str(tmp_path / "complete.npz")
-    weights.write(vgg, weights.from_params(backbone), {})
-    run, other = tmp_path / "run", tmp_path / "other"
-    assert stages.train(given | {"init_weights": vgg}, run)
-    starts = [json.loads((folder / "config.json").read_text())["settings"]["init_weights"] for folder in _runs(run)]
-    assert starts == [vgg, str(run / "stages/source")]
-    port_weights.port(str(run / "stages/source"), complete)
-    assert stages.train(given | {"init_weights": complete}, other)
-    assert not (other / "stages").exists()
-
-
-def _runs(workdir):
-    return workdir / "stages/source", workdir
+def test_weights_of_a_backbone_go_to_the_stage_and_those_of_a_network_replace_it(tmp_path):
+    params = builders.deeplab(19).init_params(jax.random.key(5))
+    files = {"vgg.npz": {"trunk": params["trunk"]}, "complete.npz": params}
+    for name, content in files.items():
+        weights.write(tmp_path / name, weights.from_params(content), {})
+    stage = Alternating.STAGES["source"]
+    for name, needed in (("vgg.npz", True), ("complete.npz", False)):
+        given = {"method": "alternating", "init_weights": str(tmp_path / name)}
+        assert stages._is_needed(stage, choose_preset(given)) == needed
+        assert stages._settings_of(stage, given, choose_preset(given))["init_weights"] == str(tmp_path / name)
 
 
 def test_source_statistics_reach_the_state(shallow_roads, tmp_path):

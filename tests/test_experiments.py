@@ -42,8 +42,19 @@ def experiment(runs):
 
 
 @pytest.fixture(scope="module")
-def camvid(session_dir):
-    return streets.camvid(session_dir / "camvid")
+def camvid(session_dir, shallow_roads):
+    """The folder of tiny data; experiments on it train the small network, those on minicity the thin DeepLab."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "experiments"))
+        scales = importlib.import_module("camvid").SCALES
+        patch.setitem(scales, "smoke", _small(scales["smoke"], shallow_roads))
+        yield streets.camvid(session_dir / "camvid")
+
+
+def _small(settings: dict, shallow_roads) -> dict:
+    """The settings on the small network."""
+    kept = {name: value for name, value in settings.items() if name not in ("width_multiplier", "fc_channels")}
+    return kept | {"architecture": shallow_roads["architecture"]}
 
 
 def _cells(file) -> dict[str, list[str]]:
@@ -183,7 +194,10 @@ def test_methods_train_on_minicity(experiment, runs, shallow_roads, monkeypatch)
 
 
 @tables
-def test_cycada_trains_on_translated_images_and_adapts_what_it_trained(experiment, runs):
+def test_cycada_trains_on_translated_images_and_adapts_what_it_trained(experiment, runs, shallow_roads, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    module = importlib.import_module("cityscapes")
+    monkeypatch.setattr(module, "SMOKE", _small(module.SMOKE, shallow_roads))
     experiment("cycada.py")
     folder = runs / "smoke/gta5-cityscapes/cycada-paper"
     rows = _cells(folder / "cycada.md")

@@ -26,6 +26,11 @@ class Case(dict[str, np.ndarray]):
     def __missing__(self, name: str) -> np.ndarray:
         raise UserError(f"--case={self.path} lacks {name}; give a parity case")
 
+    def require(self, names: Iterable[str]) -> None:
+        """Raises a UserError if one of the arrays is missing; before a long computation rather than after it."""
+        for name in names:
+            self[name]
+
     def integer(self, name: str) -> int:
         """A setting that is a whole number."""
         return int(self[name])

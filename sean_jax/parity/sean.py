@@ -30,6 +30,13 @@ BOUNDS = {
 }
 
 
+# Arrays in every case. A case may hold complete tensors besides.
+REQUIRED = (
+    *("source_logits", "student_target_logits", "teacher_target_logits", "teacher_attention", "history"),
+    *("grad_names", "grad_norms", "consistency_grad_norms", "student_delta_norms", "teacher_delta_norms"),
+)
+
+
 def reference_method(case: Case) -> SEAN:
     """Returns SEAN with the ``reference`` preset and the case's settings."""
     settings = case.settings(describe_settings())
@@ -59,6 +66,7 @@ def seeded_params(seed: int, num_classes: int, like: Any) -> Any:
 
 def compare(case: Case) -> Iterator[Check]:
     """Runs the case and yields one check for each stored quantity."""
+    case.require(REQUIRED)
     method = reference_method(case)
     like, classes = method.network.abstract_params(), case.integer("num_classes")
     student = seeded_params(case.integer("seed"), classes, like)

@@ -8,8 +8,8 @@ the 60 daylight frames day_val and on dusk_train. The last checkpoint counts; al
 weights, number of steps, batch size and schedule. --methods chooses rows, --seeds the seeds (default: three of the
 main rows, two of the others).
 
-Cost: --scale=cpu (full width, 160x120, 400 steps) takes about ten minutes per training run on two cores;
---scale=gpu (480x352, 4,000 steps, bfloat16) is for one H100 and has not been run. Runs resume where they stopped.
+Cost: --scale=cpu (full width, 160x120, 400 steps) is estimated at ten minutes per training run on two cores;
+--scale=gpu (480x352, 4,000 steps, bfloat16) is for one H100. Neither has been run yet. Runs resume where they stopped.
 --scale=smoke shows in a minute that everything runs; its numbers mean nothing.
 """
 

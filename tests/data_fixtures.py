@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sean_jax.data.catalogue import DATASETS
-from sean_jax.data.dataset import label_map
-from sean_jax.data.label_spaces import CITYSCAPES_COLORS, LABEL_SPACES
+from sean_jax.data.dataset import Dataset, Split, label_map
+from sean_jax.data.label_spaces import CITYSCAPES_COLORS, LABEL_SPACES, LabelSpace
 from sean_jax.data.preparation.builder import prepare
 from sean_jax.data.preparation.listing import BadFilesError
 
@@ -142,3 +142,16 @@ def hide(name, path=None, target=None):
     return None if name.split(".")[0] == "tensorflow" else find_spec(name, path, target)
 importlib.machinery.PathFinder.find_spec = hide
 """
+
+
+COLORS = {"background": (0, 0, 0), "road": (128, 64, 128), "car": (0, 0, 142)}  # of the classes of ``own``
+
+
+def own(colors: bool) -> Dataset:
+    """A data set of three classes whose labels are ids, with or without colours for its palettes."""
+    space = LabelSpace("own", tuple(COLORS), tuple(COLORS.values()), ((),) * 3)
+    label_colors = tuple((color, i) for i, color in enumerate(COLORS.values())) if colors else ()
+    split = Split("images/*.png", "labels/*.png")
+    return Dataset(
+        "own", {"train": split}, dict(enumerate(COLORS)), (), ("ids",), space, "train", label_colors=label_colors
+    )

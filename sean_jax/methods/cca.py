@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sean_jax.methods.base import Batch, Metrics, Params, Stage, TrainState
+from sean_jax.methods.base import Metrics, Params, Stage, TrainState
 from sean_jax.methods.domain_adversarial import (
     Alignment,
     DomainAdversarial,
     DomainAdversarialSettings,
     DomainView,
+    Update,
     half_of_both,
 )
 from sean_jax.models import Prediction
@@ -91,17 +92,8 @@ class CCA(DomainAdversarial):
             params=state.params | {"class_discriminators": discriminators}, opt_state=state.opt_state | added
         )
 
-    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        view, metrics = self.augment(batch, state.step, rng), {}
-        for update in (
-            self.update_segmentation,
-            self.update_discriminator,
-            self.update_confusion,
-            self.update_class_alignment,
-        ):
-            state, found = update(state, view)
-            metrics |= found
-        return state.replace(step=state.step + 1), metrics
+    def updates(self) -> tuple[Update, ...]:
+        return (*super().updates(), self.update_class_alignment)
 
     def confusion(self, alignment: Alignment) -> jax.Array:
         return alignment.inverse

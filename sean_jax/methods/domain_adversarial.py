@@ -66,10 +66,11 @@ class Alignment(NamedTuple):
 
 
 Align = Callable[[Params, Params, DomainView], Alignment]  # of the network, the discriminator and the batch
+Update = Callable[[TrainState, DomainView], tuple[TrainState, Metrics]]
 
 
 class DomainAdversarial(Method):
-    """Initial state, the three updates and the evaluated network."""
+    """Initial state, the three updates that a step begins with, and the evaluated network."""
 
     settings: DomainAdversarialSettings
 
@@ -198,6 +199,17 @@ class DomainAdversarial(Method):
         )
 
     # Updates
+
+    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        view, metrics = self.augment(batch, state.step, rng), {}
+        for update in self.updates():
+            state, found = update(state, view)
+            metrics |= found
+        return state.replace(step=state.step + 1), metrics
+
+    def updates(self) -> tuple[Update, ...]:
+        """The updates of a step, in order."""
+        return self.update_segmentation, self.update_discriminator, self.update_confusion
 
     def update_segmentation(self, state: TrainState, view: DomainView) -> tuple[TrainState, Metrics]:
         gradients, loss = self.segmentation_gradients(state.params["network"], view.source)

@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sean_jax.methods.base import Batch, Metrics, Params, Reads, Stage, TrainState, sum_over_devices, sum_over_parts
+from sean_jax.methods.base import Metrics, Params, Reads, Stage, TrainState, sum_over_devices, sum_over_parts
 from sean_jax.methods.domain_adversarial import (
     Alignment,
     DomainAdversarial,
     DomainAdversarialSettings,
     DomainView,
+    Update,
     half_of_both,
 )
 from sean_jax.ops.resize import resize_bilinear
@@ -92,17 +93,8 @@ class FCNsInTheWild(DomainAdversarial):
     def with_source_shares(self, state: TrainState, shares: jax.Array) -> TrainState:
         return state.replace(memory={"areas": class_areas(shares)})
 
-    def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        view, metrics = self.augment(batch, state.step, rng), {}
-        for update in (
-            self.update_segmentation,
-            self.update_discriminator,
-            self.update_confusion,
-            self.update_constraints,
-        ):
-            state, found = update(state, view)
-            metrics |= found
-        return state.replace(step=state.step + 1), metrics
+    def updates(self) -> tuple[Update, ...]:
+        return (*super().updates(), self.update_constraints)
 
     def confusion(self, alignment: Alignment) -> jax.Array:
         return half_of_both(alignment)

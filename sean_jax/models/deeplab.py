@@ -10,8 +10,7 @@ from jax import lax
 
 from sean_jax.models.aspp import ASPP, DILATIONS
 from sean_jax.models.attention import Attention
-from sean_jax.models.initializers import Initializers, make_initializers
-from sean_jax.models.inputs import INPUT_RMS
+from sean_jax.models.initializers import Initializers
 from sean_jax.models.network import PRECISIONS, Network, Params, Prediction
 from sean_jax.models.vgg import CONVOLUTIONS, VGG16, conv_block, scaled
 from sean_jax.settings import setting, settings
@@ -109,12 +108,8 @@ class DeepLab(Network):
         return Head(self.settings, self.num_classes, self._init_fns(), dtype, precision, self.remat)
 
     def _init_fns(self) -> Initializers:
-        return make_initializers(
-            self.initialization,
-            channels=scaled(self.settings.fc_channels, self.settings.width_multiplier),
-            branches=self.settings.classifier_branches,
-            input_rms=INPUT_RMS[self.input_convention],
-        )
+        channels = scaled(self.settings.fc_channels, self.settings.width_multiplier)
+        return self.initializers(channels, self.settings.classifier_branches)
 
     def used(self, params: Params) -> Params:
         """False for the classifier branches that are not summed."""

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from sean_jax.models.initializers import Initializers, make_initializers
-from sean_jax.models.inputs import INPUT_RMS
+from sean_jax.models.initializers import Initializers
 from sean_jax.models.layers import dropout
 from sean_jax.models.network import PRECISIONS, Network, Params, Prediction
 from sean_jax.models.vgg import CONVOLUTIONS, VGG16, scaled
@@ -108,12 +107,7 @@ class Dilated(Network):
         return Head(self.settings.width_multiplier, self.num_classes, self._init_fns(), dtype, precision)
 
     def _init_fns(self) -> Initializers:
-        return make_initializers(
-            self.initialization,
-            channels=scaled(FC_CHANNELS, self.settings.width_multiplier),
-            branches=1,
-            input_rms=INPUT_RMS[self.input_convention],
-        )
+        return self.initializers(scaled(FC_CHANNELS, self.settings.width_multiplier))
 
     def decayed(self, params: Params) -> Params:
         """True for the 3×3 kernels, fc6's and the upsampling, as in the public code: not for biases, fc7 and score."""

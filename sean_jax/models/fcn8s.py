@@ -11,8 +11,8 @@ import numpy as np
 from flax.linen import initializers
 from jax import lax
 
-from sean_jax.models.initializers import Initializers, make_initializers
-from sean_jax.models.inputs import INPUT_RMS, apply_convention
+from sean_jax.models.initializers import Initializers
+from sean_jax.models.inputs import apply_convention
 from sean_jax.models.layers import dropout
 from sean_jax.models.network import PRECISIONS, Network, Prediction
 from sean_jax.models.vgg import BLOCKS, CONVOLUTIONS, conv_block, scaled
@@ -206,9 +206,4 @@ class FCN8s(Network):
         return Head(self.settings, self.num_classes, self._init_fns(), dtype, precision)
 
     def _init_fns(self) -> Initializers:
-        return make_initializers(
-            self.initialization,
-            channels=scaled(FC_CHANNELS, self.settings.width_multiplier),
-            branches=1,
-            input_rms=INPUT_RMS[self.input_convention],
-        )
+        return self.initializers(scaled(FC_CHANNELS, self.settings.width_multiplier))

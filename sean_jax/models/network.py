@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from sean_jax.models.initializers import Initializers, make_initializers
+from sean_jax.models.inputs import INPUT_RMS
+
 Params = dict[str, Any]
 
 MIN_SIZE = 16  # pixels on either side; a smaller image would leave the attention module less than 2×2 features
@@ -113,6 +116,15 @@ class Network(abc.ABC):
         trunk_key, head_key = jax.random.split(key)
         features, trunk = self.trunk_module().init_with_output(trunk_key, _SMALLEST_IMAGE)
         return {"trunk": trunk["params"], "head": self.head_module().init(head_key, features)["params"]}
+
+    def initializers(self, channels: int, branches: int = 1) -> Initializers:
+        """The initialisers of a network whose last feature map has ``channels``; see :func:`make_initializers`."""
+        return make_initializers(
+            self.initialization,
+            channels=channels,
+            branches=branches,
+            input_rms=INPUT_RMS[self.input_convention],
+        )
 
     def used(self, params: Params) -> Params:
         """Tree of bools shaped like ``params``: False for parameters that predictions do not depend on.

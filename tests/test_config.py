@@ -176,12 +176,12 @@ def test_all_settings_have_a_type_and_choices():
     [
         (
             {"method": "source_only", "attention_threshold": 0.1},
-            "--attention_threshold is a setting of --method=sean, and --method is source_only; leave",
+            "--attention_threshold is a setting of --method=sean or dacs, and --method is source_only; leave",
         ),
         ({"attention_treshold": 0.1}, "there is no setting attention_treshold; expected one of method, preset"),
         ({"method": "dann"}, "--method=dann is unknown; expected one of sean, source_only"),
         ({"architecture": "unet"}, "--architecture=unet is unknown; expected one of deeplab"),
-        ({"preset": "papre"}, "--preset=papre is unknown; expected one of paper, published, quick, reference"),
+        ({"preset": "papre"}, "--preset=papre is unknown; expected one of best, paper, published, quick, reference"),
     ],
 )
 def test_unknown_settings_and_those_of_another_method_are_refused(given, message):

@@ -1,6 +1,7 @@
 """Runs the benchmarks of step and evaluation, each in its own process, and prints their results with ratios to PyTorch.
 
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --out=benchmarks.json      one GPU, about 40 minutes
+    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=short              the main cases, about 5 minutes
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 5 minutes
 
 TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out.
@@ -10,6 +11,7 @@ fails or runs out of memory is reported, and the others continue. --preset=paper
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -17,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 HERE = pathlib.Path(__file__).parent
@@ -34,6 +37,13 @@ TORCH_VARIANTS = {
 
 # (precision, batch): first the steps to compare, then the table of memory and time by batch size.
 GPU_STEPS = [("bfloat16", 1), ("bfloat16", 4), ("tf32", 1), ("float32", 1)]
+# The cases of --scale=short, each with the variants of PyTorch that were fastest.
+COMPILED = "compiled, channels_last, fused Adam"
+SHORT_STEPS = {
+    ("bfloat16", 1): (COMPILED, "compiled for less overhead"),
+    ("bfloat16", 4): (COMPILED,),
+    ("tf32", 1): (COMPILED,),
+}
 GPU_MEMORY = [(precision, batch) for precision in ("bfloat16", "tf32") for batch in (2, 8, 16, 32)]
 
 
@@ -66,16 +76,28 @@ def best(records: dict[str, Record], key: str, *, largest: bool = False) -> tupl
     return (max if largest else min)(valid, key=lambda item: item[1][key])
 
 
-def compare(python: str, what: str, flags: list[str], found: list[Record], variants: dict[str, list[str]]) -> None:
-    """Times sean_jax and every PyTorch variant on one case and prints the ratio to the best variant."""
+def compare(
+    python: str,
+    what: str,
+    flags: list[str],
+    found: list[Record],
+    variants: dict[str, list[str]],
+    *,
+    own_flags: Sequence[str] = (),
+) -> None:
+    """Times sean_jax and every PyTorch variant on one case and prints the ratio to the best variant.
+
+    Args:
+      own_flags: for sean_jax alone.
+    """
     script, ratios, torch_flags = {
         "step": ("train_step.py", ["ms_queued", "ms_synchronised"], []),
         "evaluation": ("evaluation.py", ["images_per_s"], ["--what=evaluation"]),
     }[what]
     keys = ["ms_queued", "ms_synchronised", "images_per_s", "tflops_per_s", "share_of_matrix_product"]
-    keys += ["peak_gib_allocator", "peak_gib_process"]
+    keys += ["peak_gib_allocator", "peak_gib_process", "s_to_first_step"]
     print(f"\n{what} {' '.join(flags)}", flush=True)
-    ours = run(sys.executable, script, flags)
+    ours = run(sys.executable, script, [*flags, *own_flags])
     show("sean_jax", ours, *keys)
     theirs = {}
     if python:
@@ -93,7 +115,7 @@ def compare(python: str, what: str, flags: list[str], found: list[Record], varia
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch", default=sys.executable, help="interpreter with PyTorch; empty: leave it out")
-    parser.add_argument("--scale", choices=["gpu", "cpu"], default="gpu")
+    parser.add_argument("--scale", choices=["gpu", "short", "cpu"], default="gpu")
     parser.add_argument("--preset", choices=["reference", "paper"], default="reference")
     parser.add_argument("--out", type=pathlib.Path, help="all results as JSON")
     args = parser.parse_args()
@@ -107,6 +129,8 @@ def main() -> None:
         compare(args.torch, "evaluation", small, found, {"eager": []})
         pmap_over_jit(small, found)
         starts(small, found)
+    elif args.scale == "short":
+        short(args.torch, preset, found)
     else:
         for precision, batch in GPU_STEPS:
             case = [*preset, f"--precision={precision}", f"--batch={batch}"]
@@ -119,6 +143,37 @@ def main() -> None:
         starts([*preset, "--precision=bfloat16"], found)
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def short(python: str, preset: list[str], found: list[Record]) -> None:
+    """The main cases on a GPU; sean_jax's first step of the first case is a cold start, the last process a warm one."""
+    steps = {
+        (*preset, f"--precision={precision}", f"--batch={batch}", "--steps=60"): variants
+        for (precision, batch), variants in SHORT_STEPS.items()
+    }
+    evaluation = [*preset, "--precision=bfloat16", "--batch=4", "--steps=100"]
+    compile_with_torch(python, steps, evaluation)
+    with tempfile.TemporaryDirectory() as folder:
+        cached = [f"--cache_dir={folder}"]
+        for flags, variants in steps.items():
+            chosen = {name: TORCH_VARIANTS[name] for name in variants}
+            compare(python, "step", list(flags), found, chosen, own_flags=cached)
+        compare(python, "evaluation", evaluation, found, {COMPILED: TORCH_VARIANTS[COMPILED]})
+        first = next(iter(steps))
+        warm = run(sys.executable, "train_step.py", [*first, *cached, "--steps=1", "--warmup=0"])
+    print("\nstart with a filled compilation cache; the first case above started without one", flush=True)
+    show("sean_jax", warm, "s_to_first_step", "s_of_which_step")
+    found.append(warm | {"variant": "start warm"})
+
+
+def compile_with_torch(python: str, steps: dict[tuple[str, ...], tuple[str, ...]], evaluation: list[str]) -> None:
+    """Fills PyTorch's compilation cache by runs of all cases at once, which are not timed."""
+    if not python:
+        return
+    cases = [[*flags, *TORCH_VARIANTS[name]] for flags, variants in steps.items() for name in variants]
+    cases.append([*evaluation, "--what=evaluation", *TORCH_VARIANTS[COMPILED]])
+    with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
+        list(pool.map(lambda case: run(python, "torch_peer.py", [*case, "--steps=1", "--warmup=1"]), cases))
 
 
 def memory_table(preset: list[str], found: list[Record]) -> None:

@@ -78,45 +78,61 @@ def program_gib(method: Method, state: Any, batch: dict[str, Any], rng: Any) -> 
     return (total - found.alias_size_in_bytes) / 2**30
 
 
+class Training:
+    """A method's step with its state and a random batch on the first device."""
+
+    def __init__(self, case: argparse.Namespace, **settings: Any):
+        self.device = jax.local_devices()[0]
+        method = make_method(case, case.method, **settings)
+        state = method.init(jax.random.key(0), method.network.init_params(jax.random.key(0)))
+        self.method, self.state, self.rng = replicate((method, state, jax.random.key(1)), [self.device])
+        self.batch = shard(batch_of(method, case), [self.device])
+        self._step = mapped_step((self.device,))
+
+    def use_jit(self) -> None:
+        """Makes ``run`` use ``jit`` on one device in place of ``pmap``, to compare them."""
+        self._step = jax.jit(
+            jax.vmap(lambda method, *args: method.step(*args), (None, None, 0, None), None, axis_name=AXIS),
+            donate_argnums=1,
+        )
+
+    def run(self) -> Any:
+        """Queues one step and returns its metrics."""
+        self.state, metrics = self._step(self.method, self.state, self.batch, self.rng)
+        return metrics
+
+    def wait(self, metrics: Any) -> None:
+        jax.block_until_ready((self.state, metrics))
+
+    def program(self) -> str:
+        """XLA's optimised program of the step."""
+        return self._step.lower(self.method, self.state, self.batch, self.rng).compile().as_text() or ""
+
+
 def main() -> None:
     case = measure.parse(__doc__ or "", cache_dir="", remat=False, accumulate=1, plan=False, jit=False, method="sean")
     if case.cache_dir:
         jax.config.update("jax_compilation_cache_dir", case.cache_dir)
-    device = jax.local_devices()[0]
-    method = make_method(case, case.method, remat=case.remat, accumulate_steps=case.accumulate)
-    state = method.init(jax.random.key(0), method.network.init_params(jax.random.key(0)))
-    method, state, rng = replicate((method, state, jax.random.key(1)), [device])
-    batch = shard(batch_of(method, case), [device])
-    if case.jit:  # to compare pmap with jit on one device
-        step = jax.jit(
-            jax.vmap(lambda method, *args: method.step(*args), (None, None, 0, None), None, axis_name=AXIS),
-            donate_argnums=1,
-        )
-    else:
-        step = mapped_step((device,))
-
-    def run() -> Any:
-        nonlocal state
-        state, metrics = step(method, state, batch, rng)
-        return metrics
-
+    training = Training(case, remat=case.remat, accumulate_steps=case.accumulate)
+    if case.jit:
+        training.use_jit()
     built = time.perf_counter()
-    jax.block_until_ready(run())
+    training.wait(training.run())
     values: dict[str, Any] = {
         "s_to_first_step": measure.seconds_since_start(),
         "s_of_which_step": time.perf_counter() - built,
     }
-    values |= measure.steps_measured(run, lambda metrics: jax.block_until_ready((state, metrics)), case)
-    stats = device.memory_stats()
+    values |= measure.steps_measured(training.run, training.wait, case)
+    stats = training.device.memory_stats()
     if stats:
         values["peak_gib_allocator"] = stats["peak_bytes_in_use"] / 2**30
     else:
         values["peak_gib_process"] = measure.peak_rss_gib()
     if case.plan:
-        values["planned_gib"] = program_gib(method, state, batch, rng)
+        values["planned_gib"] = program_gib(training.method, training.state, training.batch, training.rng)
     values["matrix_product_tflops_per_s"] = matrix_product_tflops(case.precision)
     values["share_of_matrix_product"] = values["tflops_per_s"] / values["matrix_product_tflops_per_s"]
-    measure.report(case, "train_step", f"jax {jax.__version__}", device.device_kind, values)
+    measure.report(case, "train_step", f"jax {jax.__version__}", training.device.device_kind, values)
 
 
 if __name__ == "__main__":

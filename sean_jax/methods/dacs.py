@@ -1,7 +1,8 @@
 """DACS: domain adaptation by cross-domain mixed sampling (Tranheden et al., WACV 2021; code: vikolss/DACS).
 
 Half of the classes of each source image are pasted onto a target image, and their labels onto the teacher's
-pseudo-labels; the student learns from the mixed image, with changed colours, and from the source image.
+pseudo-labels; the student learns from the mixed image, with changed colours, and from the source image. The preset
+``best`` adds SEAN's mask, outside which pseudo-labels do not count, and DAFormer's sampling of rare source classes.
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,10 @@ from sean_jax.methods.base import (
     sum_over_devices,
     sum_over_parts,
 )
+from sean_jax.methods.sean import SEANSettings
 from sean_jax.methods.self_ensembling import SelfEnsembling
-from sean_jax.ops.resize import resize_bilinear
+from sean_jax.models import Prediction
+from sean_jax.ops.resize import resize_bilinear, resize_map
 from sean_jax.settings import redefault, setting, settings
 from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, mirror_target
 from sean_jax.training.ema import EMASettings
@@ -42,6 +45,7 @@ class DACSSettings(PhotometricSettings, AugmentationSettings, EMASettings):
         0.968, "confidence of the teacher above which a pseudo-label counts as certain", least=0, most=1
     )
     mixed_weight: float = setting(1.0, "weight of the loss on mixed images", least=0)
+    attention_threshold: float = redefault(SEANSettings, "attention_threshold", 0.0)  # no mask: attention is above 0
 
 
 class Views(NamedTuple):
@@ -65,29 +69,34 @@ class DACS(SelfEnsembling):
             "batch_size": 2,
             "steps": 250_000,
         },
+        "best": {"attention_threshold": 0.3},
     }
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         target = mirror_target(self.settings, batch, state.step, rng)
-        label, confident = concatenate_over_parts(
+        label, confident, inside = concatenate_over_parts(
             lambda images: self.pseudo_labels(state.params["teacher"], images), target, self.accumulate_steps
         )
-        # The share of certain pixels over all target images is the weight of every pseudo-label.
-        certain, pixels = sum_over_devices(
-            (jnp.sum(confident, dtype=jnp.int32).astype(jnp.float32), jnp.float32(label.size))
-        )
+        # The share of certain pixels over all target images is the weight of every pseudo-label inside the mask.
+        counts = (jnp.sum(x, dtype=jnp.int32).astype(jnp.float32) for x in (confident, inside))
+        certain, kept, pixels = sum_over_devices((*counts, jnp.float32(label.size)))
         source = augment_source(self.settings, batch, state.step, rng)
-        views = self.mix(source, target, label, certain / pixels, state.step, rng)
+        views = self.mix(source, target, label, jnp.where(inside, certain / pixels, 0.0), state.step, rng)
         state, metrics = self.update(state, views)
-        return state, metrics | {"train/certain_pixels": certain / pixels}
+        return state, metrics | {"train/certain_pixels": certain / pixels, "train/kept_pixels": kept / pixels}
 
-    def pseudo_labels(self, teacher: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The teacher's classes ``[b, H, W]`` uint8, and whether it is certain of them, at the images' size."""
-        logits = resize_bilinear(self.network.predict(teacher, images).logits, (images.shape[1], images.shape[2]))
-        confidence = jnp.max(jax.nn.softmax(logits), -1)
-        return lax.stop_gradient(
-            (jnp.argmax(logits, -1).astype(jnp.uint8), confidence >= self.settings.confidence_threshold)
-        )
+    def pseudo_labels(self, teacher: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The teacher's classes ``[b, H, W]`` uint8, whether it is certain of them, and SEAN's mask, at full size."""
+        size = images.shape[1], images.shape[2]
+        prediction = self.network.predict(teacher, images)
+        logits = resize_bilinear(prediction.logits, size)
+        certain = jnp.max(jax.nn.softmax(logits), -1) >= self.settings.confidence_threshold
+        inside = resize_map(prediction.attention, size) > self.settings.attention_threshold
+        return lax.stop_gradient((jnp.argmax(logits, -1).astype(jnp.uint8), certain, inside))
+
+    def masks(self, prediction: Prediction) -> dict[str, jax.Array]:
+        """SEAN's mask: where pseudo-labels count."""
+        return {"mask": prediction.attention > self.settings.attention_threshold}
 
     def mix(
         self,
@@ -102,7 +111,7 @@ class DACS(SelfEnsembling):
 
         Args:
           label: pseudo-labels of the target.
-          weight: of each pseudo-label in the loss; pasted pixels weigh 1.
+          weight: of the pseudo-labels in the loss, ``[b, H, W]``; pasted pixels weigh 1.
         """
         examples = target.shape[0]
         masks = jax.vmap(lambda key, label: class_mask(key, label, self.network.num_classes))(

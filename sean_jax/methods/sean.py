@@ -18,7 +18,7 @@ from sean_jax.methods.base import (
 )
 from sean_jax.methods.self_ensembling import SelfEnsembling
 from sean_jax.models import Prediction
-from sean_jax.ops.resize import resize_bilinear
+from sean_jax.ops.resize import resize_bilinear, resize_map
 from sean_jax.settings import setting, settings
 from sean_jax.training.augmentation import (
     AugmentationSettings,
@@ -161,16 +161,12 @@ class SEAN(SelfEnsembling):
         return lax.stop_gradient(self._at_loss_resolution(self.network.predict(teacher, images), images))
 
     def _at_loss_resolution(self, prediction: Prediction, images: jax.Array) -> TargetPrediction:
-        logits, attention = prediction.logits, self._attention(prediction)
+        logits, attention = prediction.logits, prediction.attention
         if self.settings.consistency_resolution == "output":
             return TargetPrediction(logits, attention)
         size = images.shape[1], images.shape[2]
-        return TargetPrediction(resize_bilinear(logits, size), resize_bilinear(attention[..., None], size)[..., 0])
-
-    def _attention(self, prediction: Prediction) -> jax.Array:
-        """The attention map, or 1 everywhere for a network without attention: nothing is masked then."""
-        return prediction.maps.get("attention", jnp.ones(prediction.logits.shape[:-1], jnp.float32))
+        return TargetPrediction(resize_bilinear(logits, size), resize_map(attention, size))
 
     def masks(self, prediction: Prediction) -> dict[str, jax.Array]:
         """The consistency mask."""
-        return {"mask": self._attention(prediction) > self.settings.attention_threshold}
+        return {"mask": prediction.attention > self.settings.attention_threshold}

@@ -44,6 +44,11 @@ class Prediction(NamedTuple):
     features: jax.Array
     maps: dict[str, jax.Array]
 
+    @property
+    def attention(self) -> jax.Array:
+        """The attention map ``[b, h, w]``, or 1 everywhere for a network without attention: nothing is masked then."""
+        return self.maps.get("attention", jnp.ones(self.logits.shape[:-1], jnp.float32))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network(abc.ABC):

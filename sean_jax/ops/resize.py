@@ -21,6 +21,11 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], *, align_corners: bool 
     return jax.image.scale_and_translate(x, shape, (1, 2), scale, translation, "bilinear", antialias=False)
 
 
+def resize_map(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """``[b, h, w]`` → ``[b, *size]``, bilinear, corners not aligned."""
+    return resize_bilinear(x[..., None], size)[..., 0]
+
+
 def _aligned_scale(length: int, out: int) -> float:
     # One input cell: any finite scale repeats it, since positions beyond the last centre clamp to it.
     return (out - 1) / (length - 1) if length > 1 and out > 1 else float(out)

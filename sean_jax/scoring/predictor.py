@@ -17,7 +17,7 @@ from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
 from sean_jax.models import Network, Prediction
 from sean_jax.models.network import MIN_SIZE
-from sean_jax.ops.resize import resize_bilinear
+from sean_jax.ops.resize import resize_bilinear, resize_map
 from sean_jax.scoring.confusion import confusion_matrix
 from sean_jax.training.parallel import Devices, pmap_predict, replicate, shard
 
@@ -126,11 +126,6 @@ def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
             f"the image is an array of {array.dtype} {list(array.shape)}; expected uint8 [height, width, 3], RGB"
         )
     return Image.fromarray(array)
-
-
-def resize_map(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """``[b, h, w]`` → ``[b, *size]``, bilinear."""
-    return resize_bilinear(x[..., None], size)[..., 0]
 
 
 def make_evaluator(

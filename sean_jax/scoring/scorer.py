@@ -16,8 +16,9 @@ from sean_jax.data.prepared import PreparedSet
 from sean_jax.experiment import Experiment
 from sean_jax.methods import METHODS, Method
 from sean_jax.models import Network
+from sean_jax.ops.resize import resize_map
 from sean_jax.scoring import visualize
-from sean_jax.scoring.predictor import Example, at_size, make_evaluator, resize_map
+from sean_jax.scoring.predictor import Example, at_size, make_evaluator
 from sean_jax.scoring.protocols import score
 from sean_jax.training.parallel import Devices
 

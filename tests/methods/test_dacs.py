@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import steps
 
+from sean_jax.methods.dacs import DACS
 from sean_jax.training.augmentation import augment_source
 from sean_jax.training.parallel import AXIS
 
@@ -70,11 +71,26 @@ def test_the_loss_is_the_weighted_cross_entropy_over_all_pixels(mixed):
 
 def test_pseudo_labels_are_the_teachers_classes_at_the_images_size():
     raw = steps.batch()
-    network = _method().network
-    logits = network.predict(steps.params(), raw["target_image"]).logits
-    logits = jax.image.resize(logits, (*raw["source_label"].shape, steps.CLASSES), "bilinear", antialias=False)
+    size = raw["source_label"].shape
+    prediction = _method().network.predict(steps.params(), raw["target_image"])
+    logits = jax.image.resize(prediction.logits, (*size, steps.CLASSES), "bilinear", antialias=False)
+    attention = np.asarray(jax.image.resize(prediction.attention, size, "bilinear", antialias=False))
     confidence = np.asarray(jax.nn.softmax(logits)).max(-1)
-    method = _method(confidence_threshold=float(np.median(confidence)))
-    label, certain = jax.jit(method.pseudo_labels)(steps.params(), jnp.asarray(raw["target_image"]))
+    middle = {"confidence_threshold": float(np.median(confidence)), "attention_threshold": float(np.median(attention))}
+    label, certain, inside = jax.jit(_method(**middle).pseudo_labels)(steps.params(), jnp.asarray(raw["target_image"]))
     assert np.mean(np.asarray(label) == np.asarray(logits).argmax(-1)) > 0.999
     assert np.mean(np.asarray(certain) == (confidence >= np.median(confidence))) > 0.99
+    assert np.mean(np.asarray(inside) == (attention > np.median(attention))) > 0.99
+    assert 0.2 < np.mean(inside) < 0.8
+
+
+@pytest.mark.parametrize(("threshold", "weights"), [(0.0, {1.0}), (1.0, {0.0, 1.0})])
+def test_pseudo_labels_outside_the_mask_have_no_weight(monkeypatch, threshold, weights):
+    """All pseudo-labels are certain, so each weighs 1 inside the mask; pasted pixels always do."""
+    monkeypatch.setattr(DACS, "update", lambda self, state, views: (state, {"weight": views.weight}))
+    method = _method(confidence_threshold=0.0, attention_threshold=threshold)
+    step = jax.pmap(method.step, AXIS, in_axes=(None, 0, None), devices=steps.DEVICES[:1])
+    batch = {name: jnp.asarray(x[None]) for name, x in steps.batch().items()}
+    _, metrics = step(steps.init(method), batch, jax.random.key(0))
+    assert set(np.unique(metrics["weight"])) == weights
+    assert metrics["train/kept_pixels"] == 1 - threshold

@@ -45,7 +45,10 @@ def _norm(tree) -> float:
             2e-3,
             1e-2,
             id="tf32",
-            marks=pytest.mark.skipif(jax.default_backend() != "gpu", reason="TF32 exists on NVIDIA GPUs only"),
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(jax.default_backend() != "gpu", reason="TF32 exists on NVIDIA GPUs only"),
+            ],
         ),
     ],
 )

@@ -12,7 +12,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from study import Study, arguments
+from study import Study, arguments, parse_settings
 
 DATASETS = pathlib.Path(__file__).parent / "datasets"
 DAY, DUSK = str(DATASETS / "camvid_day.toml"), str(DATASETS / "camvid_dusk.toml")
@@ -63,6 +63,7 @@ def study(args: argparse.Namespace, scored: dict[str, tuple[str, str]], **settin
     common = SETTINGS | SCALES[args.scale] | places | given | settings
     if args.precision:
         common["precision"] = args.precision
+    common |= parse_settings(args.settings)
     where = {
         name: {"dataset": dataset, "split": split, "dataset_dir": args.camvid_dir}
         for name, (dataset, split) in scored.items()

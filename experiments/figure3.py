@@ -17,23 +17,17 @@ import cityscapes
 import plots
 import study
 
-from sean_jax.scoring.scorer import truth_of
-from sean_jax.scoring.visualize import colorize
-
 
 def main() -> None:
     args = cityscapes.parser(__doc__ or "").parse_args()
     trainings = cityscapes.study(args, "gta5")
     (preset, *_), (seed, *_), (scored, *_) = args.preset, args.seeds, trainings.scored
-    columns = []
-    for row, settings in cityscapes.methods([preset], ["source_only", "sean"]).items():
-        scorer, params = trainings.open(trainings.train(cityscapes.training(row), seed, settings), scored)
-        examples = scorer.sample(4)
-        columns.append([colorize(scorer.segment(params, e.image)[0], scorer.palette) for e in examples])
-        truth = [colorize(truth_of(example), scorer.palette) for example in examples]
-    rows = list(zip([example.image for example in examples], truth, *columns, strict=True))
-    out = pathlib.Path(args.out or trainings.runs / "figure3").with_suffix(".png")
-    plots.grid(rows, ["input", "ground truth", "without adaptation", "adapted"], out)
+    titles = {"source_only": "without adaptation", "sean": "adapted"}
+    runs = {
+        titles[settings["method"]]: trainings.train(cityscapes.training(row), seed, settings)
+        for row, settings in cityscapes.methods([preset], list(titles)).items()
+    }
+    plots.predictions(trainings, runs, scored, pathlib.Path(args.out or trainings.runs / "figure3").with_suffix(".png"))
 
 
 if __name__ == "__main__":

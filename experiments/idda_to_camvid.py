@@ -5,11 +5,16 @@
 IDDA holds train/ and val/ with images/ and labels/: frames of a simulator, the labelled source. CAMVID is described in
 camvid.py; its daylight frames are the target, whose labels only the oracle row (target-supervised) reads. Scores are on
 the 60 daylight frames day_val and on dusk_train. The last checkpoint counts; all rows have the same network, initial
-weights, number of steps, batch size and schedule. --methods chooses rows, --seeds the seeds (default: three of the
-main rows, two of the others).
+weights, number of steps, batch size and schedule. --part=NAME runs one of the parts:
 
-Cost: --scale=cpu (full width, 160x120, 400 steps) is estimated at ten minutes per training run on two cores;
---scale=gpu (480x352, 4,000 steps, bfloat16) is for one H100. Neither has been run yet. Runs resume where they stopped.
+  methods    a row for each method, the preset best, and the oracle
+  diagnosis  SEAN with other thresholds, weights and noise, and what source_only gains from them
+  ablation   what the parts of the preset best are worth
+
+--rows chooses rows, --seeds the seeds (default: three of the main rows, two of the others).
+
+Cost: --scale=cpu (full width, 160x120, 400 steps) takes about ten minutes per training run on two cores;
+--scale=gpu (480x352, 4,000 steps, bfloat16) is for one H100. Runs resume where they stopped.
 --scale=smoke shows in a minute that everything runs; its numbers mean nothing.
 """
 
@@ -25,19 +30,50 @@ from sean_jax.methods import METHODS
 
 IDDA = str(camvid.DATASETS / "idda_camvid11.toml")
 SCORED = {"day_val": (camvid.DAY, "val"), "dusk_train": (camvid.DUSK, "train")}
-MAIN = ("source_only", "sean", "oracle")  # rows with three seeds
 SCALES: dict[str, dict[str, Any]] = {
-    "cpu": {"width_multiplier": 1.0, "steps": 400, "learning_rate": 1e-4, "eval_every": 400, "save_every": 100},
+    "cpu": {"width_multiplier": 1.0, "steps": 400, "learning_rate": 1e-4, "eval_every": 400, "save_every": 200},
     "gpu": {},
     "smoke": {},
 }
+SOURCE_ONLY = {"method": "source_only"}
+QUIET = {"noise_std": 0.0}
+RARE_CLASSES = {"source_sampling": "rare_classes"}
+DACS = {"method": "dacs"}
+BEST = DACS | {"preset": "best"}
+ORACLE = SOURCE_ONLY | {"source": camvid.DAY, "target": camvid.DUSK}
+PARTS: dict[str, dict[str, study.Settings]] = {
+    "methods": {
+        **{name: {"method": name} for name, method in METHODS.items() if method.SEGMENTS},
+        "best": BEST,
+        "oracle": ORACLE,
+    },
+    "diagnosis": {
+        "source_only": SOURCE_ONLY,
+        "source_only, no noise": SOURCE_ONLY | QUIET,
+        "sean": {},
+        "sean, no noise": QUIET,
+        "sean, reference": {"preset": "reference"},
+        **{f"sean, tau {tau:g}": {"attention_threshold": tau} for tau in (0.0, 0.1, 0.5, 0.7)},
+        **{f"sean, lambda {weight:g}": {"consistency_weight": weight} for weight in (3.0, 30.0, 300.0)},
+        "sean, tau 0, lambda 30": {"attention_threshold": 0.0, "consistency_weight": 30.0},
+    },
+    "ablation": {
+        "source_only, no noise": SOURCE_ONLY | QUIET,
+        "source_only, no noise, rare classes": SOURCE_ONLY | QUIET | RARE_CLASSES,
+        "dacs": DACS,
+        "dacs, rare classes": DACS | RARE_CLASSES,
+        "dacs, mask": DACS | {"attention_threshold": 0.3},
+        "best": BEST,
+        "best, no change of colours": BEST | {"color_jitter_probability": 0.0, "blur_probability": 0.0},
+        "best, no attention module": BEST | {"attention": False},
+        "best, every pseudo-label": BEST | {"confidence_threshold": 0.0},
+        "sac": {"method": "sac"},
+        "sac, rare classes": {"method": "sac"} | RARE_CLASSES,
+    },
+}
+MAIN = ("source_only", "source_only, no noise", "sean", "dacs", "best", "oracle")  # rows with three seeds
 
-
-def rows(chosen: list[str] | None) -> dict[str, study.Settings]:
-    """A row for each method that segments, and the oracle; those of ``chosen``, if any."""
-    found = {name: {"method": name} for name, method in METHODS.items() if method.SEGMENTS}
-    found["oracle"] = {"method": "source_only", "source": camvid.DAY, "target": camvid.DUSK}
-    return {name: settings for name, settings in found.items() if not chosen or name in chosen}
+PICTURE = {"source_only": "source only", "sean": "SEAN", "best": "preset best"}  # row → title of its column
 
 
 def settings_of(row: study.Settings, args: argparse.Namespace) -> study.Settings:
@@ -47,24 +83,37 @@ def settings_of(row: study.Settings, args: argparse.Namespace) -> study.Settings
     return settings | {f"{domain}_dir": folders[settings[domain]] for domain in ("source", "target")}
 
 
+def training(row: str) -> str:
+    """The name of a row's training run; parts share the rows of the same name."""
+    return "idda_to_day-" + row.replace(", ", "-").replace(" ", "_")
+
+
 def main() -> None:
+    every_row = dict.fromkeys(row for rows in PARTS.values() for row in rows)
     parser = camvid.parser(
         __doc__ or "",
         idda_dir={"required": True, "help": "folder with train and val"},
-        methods={"nargs": "+", "choices": list(rows(None)), "help": "rows; default: all"},
+        part={"nargs": "+", "choices": list(PARTS), "default": ["methods"], "help": "default: methods"},
+        rows={"nargs": "+", "choices": list(every_row), "metavar": "ROW", "help": "default: all of the part"},
     )
     parser.set_defaults(seeds=None)
     args = parser.parse_args()
     runs = camvid.study(args, SCORED, **SCALES[args.scale])
-    results: study.Results = {}
-    for name, row in rows(args.methods).items():
-        seeds = args.seeds or ([0, 1, 2] if name in MAIN else [0, 1])
-        results |= runs.results({name: settings_of(row, args)}, seeds, {name: f"idda_to_day-{name}"})
-    out = pathlib.Path(args.out or runs.runs / "results" / "idda_to_camvid")
-    table = study.seeds_table(results, list(SCORED))
-    table += "\n" + study.paired_rows(results, list(SCORED), [(row, "source_only") for row in results])
-    study.write(out, table, study.small(results), scale=args.scale, protocol="all", settings=camvid.shown(runs))
-    plots.dots(results, "day_val", out.with_suffix(".png"))
+    for part in args.part:
+        results: study.Results = {}
+        for name, row in PARTS[part].items():
+            if not args.rows or name in args.rows:
+                seeds = args.seeds or ([0, 1, 2] if name in MAIN else [0, 1])
+                results |= runs.results({name: settings_of(row, args)}, seeds, {name: training(name)})
+        out = pathlib.Path(args.out or runs.runs / "results" / f"idda_to_camvid_{part}")
+        table = study.seeds_table(results, list(SCORED))
+        pairs = [(row, "source_only") for row in results if row != "source_only"]
+        table += "\n" + study.paired_rows(results, list(SCORED), pairs)
+        study.write(out, table, study.small(results), scale=args.scale, protocol="all", settings=camvid.shown(runs))
+        plots.dots(results, "day_val", out.with_suffix(".png"))
+        if set(PICTURE) <= set(results):
+            columns = {title: runs.workdir(training(row), min(results[row])) for row, title in PICTURE.items()}
+            plots.predictions(runs, columns, "day_val", out.with_name(f"{out.name}_predictions.png"))
 
 
 if __name__ == "__main__":

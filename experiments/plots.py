@@ -1,11 +1,14 @@
 """Plots of results; the numbers are in the JSON files beside them."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from study import Results, mean_ious, networks_of
+from study import Results, Study, mean_ious, networks_of
+
+from sean_jax.scoring.scorer import truth_of
+from sean_jax.scoring.visualize import colorize
 
 COLORS = ("#d55e00", "#0072b2", "#009e73")  # the network that counts first; distinguishable for the colour-blind
 
@@ -24,6 +27,24 @@ def grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], file: path
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
     print(f"wrote {file}")
+
+
+def predictions(
+    trainings: Study, runs: Mapping[str, pathlib.Path], scored: str, file: pathlib.Path, count: int = 4
+) -> None:
+    """Writes a PNG of input, ground truth and predictions: ``count`` images spread over a scored set.
+
+    Args:
+      runs: title of a column → the run directory of the network that counts there.
+    """
+    columns = []
+    for workdir in runs.values():
+        scorer, params = trainings.open(workdir, scored)
+        examples = scorer.sample(count)
+        columns.append([colorize(scorer.segment(params, example.image)[0], scorer.palette) for example in examples])
+    truth = [colorize(truth_of(example), scorer.palette) for example in examples]
+    rows = list(zip([example.image for example in examples], truth, *columns, strict=True))
+    grid(rows, ["input", "ground truth", *runs], file)
 
 
 def dots(results: Results, scored: str, file: pathlib.Path) -> None:

@@ -45,9 +45,22 @@ def arguments(description: str, scales: Iterable[str], **flags: Any) -> argparse
     parser.add_argument("--data_dir", help="prepared data; default: $SEAN_JAX_DATA_DIR or ~/sean_jax_data")
     parser.add_argument("--loader", choices=["tf_data", "grain"], default="tf_data")
     parser.add_argument("--precision", choices=["float32", "tf32", "bfloat16"])
+    parser.add_argument("--settings", nargs="+", default=[], metavar="NAME=VALUE", help="of all runs, over the scale's")
     for name, options in flags.items():
         parser.add_argument(f"--{name}", **(options if isinstance(options, dict) else {"default": options}))
     return parser
+
+
+def parse_settings(words: Iterable[str]) -> Settings:
+    """``NAME=VALUE`` words as settings; values are numbers, true, false or text."""
+
+    def value(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+
+    return {name: value(text) for name, _, text in (word.partition("=") for word in words)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,8 +165,8 @@ def test_idda_to_camvid_has_a_row_for_each_method_that_segments(experiment, runs
             label = idda / split / f"labels/{i}.png"
             label.parent.mkdir(exist_ok=True)
             Image.fromarray(np.random.default_rng(i).integers(0, 12, (16, 24)).astype(np.uint8)).save(label)
-    experiment("idda_to_camvid.py", "--methods", "source_only", "dacs", "oracle", camvid_dir=camvid, idda_dir=idda)
-    rows = _cells(runs / "camvid/smoke/results/idda_to_camvid.md")
+    experiment("idda_to_camvid.py", "--rows", "source_only", "dacs", "oracle", camvid_dir=camvid, idda_dir=idda)
+    rows = _cells(runs / "camvid/smoke/results/idda_to_camvid_methods.md")
     assert [row for row in rows if "−" not in row][2:] == ["source_only", "dacs", "oracle"]
     config = json.loads((runs / "camvid/smoke/idda_to_day-dacs-seed0/config.json").read_text())["settings"]
     assert config["source"].endswith("idda_camvid11.toml")

@@ -1,7 +1,7 @@
 """Runs the benchmarks of step and evaluation, each in its own process, and prints their results with ratios to PyTorch.
 
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --out=benchmarks.json      one GPU, about 40 minutes
-    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=short              the main cases, about 5 minutes
+    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=short              its main cases, about 5 minutes
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 5 minutes
 
 TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out.
@@ -37,13 +37,9 @@ TORCH_VARIANTS = {
 
 # (precision, batch): first the steps to compare, then the table of memory and time by batch size.
 GPU_STEPS = [("bfloat16", 1), ("bfloat16", 4), ("tf32", 1), ("float32", 1)]
-# The cases of --scale=short, each with the variants of PyTorch that were fastest.
+# The steps of --scale=short, the most important first; PyTorch's variant is the one that was fastest.
 COMPILED = "compiled, channels_last, fused Adam"
-SHORT_STEPS = {
-    ("bfloat16", 1): (COMPILED, "compiled for less overhead"),
-    ("bfloat16", 4): (COMPILED,),
-    ("tf32", 1): (COMPILED,),
-}
+SHORT_STEPS = {("bfloat16", 1): [COMPILED], ("bfloat16", 4): [COMPILED], ("tf32", 1): []}
 GPU_MEMORY = [(precision, batch) for precision in ("bfloat16", "tf32") for batch in (2, 8, 16, 32)]
 
 
@@ -130,7 +126,7 @@ def main() -> None:
         pmap_over_jit(small, found)
         starts(small, found)
     elif args.scale == "short":
-        short(args.torch, preset, found)
+        short(args.torch, preset, found, args.out)
     else:
         for precision, batch in GPU_STEPS:
             case = [*preset, f"--precision={precision}", f"--batch={batch}"]
@@ -145,35 +141,43 @@ def main() -> None:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def short(python: str, preset: list[str], found: list[Record]) -> None:
-    """The main cases on a GPU; sean_jax's first step of the first case is a cold start, the last process a warm one."""
+def short(python: str, preset: list[str], found: list[Record], out: pathlib.Path | None) -> None:
+    """The main cases on a GPU, and a profile of the first; the first process starts cold, the last one warm."""
     steps = {
-        (*preset, f"--precision={precision}", f"--batch={batch}", "--steps=60"): variants
-        for (precision, batch), variants in SHORT_STEPS.items()
+        (precision, batch): [*preset, f"--precision={precision}", f"--batch={batch}", "--steps=60"]
+        for precision, batch in SHORT_STEPS
     }
     evaluation = [*preset, "--precision=bfloat16", "--batch=4", "--steps=100"]
-    compile_with_torch(python, steps, evaluation)
+    first = steps["bfloat16", 1]
+    compile_with_torch(python, [steps[case] for case, variants in SHORT_STEPS.items() if variants], evaluation)
     with tempfile.TemporaryDirectory() as folder:
         cached = [f"--cache_dir={folder}"]
-        for flags, variants in steps.items():
-            chosen = {name: TORCH_VARIANTS[name] for name in variants}
-            compare(python, "step", list(flags), found, chosen, own_flags=cached)
+        for case, flags in steps.items():
+            variants = {name: TORCH_VARIANTS[name] for name in SHORT_STEPS[case]}
+            compare(python, "step", flags, found, variants, own_flags=cached)
+            if flags is first and out:
+                profile(flags, out)
         compare(python, "evaluation", evaluation, found, {COMPILED: TORCH_VARIANTS[COMPILED]})
-        first = next(iter(steps))
         warm = run(sys.executable, "train_step.py", [*first, *cached, "--steps=1", "--warmup=0"])
     print("\nstart with a filled compilation cache; the first case above started without one", flush=True)
     show("sean_jax", warm, "s_to_first_step", "s_of_which_step")
     found.append(warm | {"variant": "start warm"})
 
 
-def compile_with_torch(python: str, steps: dict[tuple[str, ...], tuple[str, ...]], evaluation: list[str]) -> None:
+def profile(flags: list[str], out: pathlib.Path) -> None:
+    """Writes the kernels of the step, and XLA's program, beside ``out``."""
+    files = [f"--out={out.with_suffix('.kernels.md')}", f"--hlo={out.with_suffix('.hlo.txt')}"]
+    subprocess.run([sys.executable, str(HERE / "kernels.py"), *flags, *files], stdout=subprocess.DEVNULL, check=False)
+
+
+def compile_with_torch(python: str, steps: list[list[str]], evaluation: list[str]) -> None:
     """Fills PyTorch's compilation cache by runs of all cases at once, which are not timed."""
     if not python:
         return
-    cases = [[*flags, *TORCH_VARIANTS[name]] for flags, variants in steps.items() for name in variants]
-    cases.append([*evaluation, "--what=evaluation", *TORCH_VARIANTS[COMPILED]])
+    cases = [*steps, [*evaluation, "--what=evaluation"]]
+    cases = [[*case, *TORCH_VARIANTS[COMPILED], "--steps=1", "--warmup=1"] for case in cases]
     with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
-        list(pool.map(lambda case: run(python, "torch_peer.py", [*case, "--steps=1", "--warmup=1"]), cases))
+        list(pool.map(lambda case: run(python, "torch_peer.py", case), cases))
 
 
 def memory_table(preset: list[str], found: list[Record]) -> None:

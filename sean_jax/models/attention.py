@@ -1,6 +1,5 @@
 """The attention module, equation 1 of the paper."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jax import lax
 
+from sean_jax.models.layers import Conv1x1
 from sean_jax.ops.pooling import average_pool_2x2, average_pool_3x3
 from sean_jax.ops.resize import resize_bilinear
 
@@ -38,14 +38,12 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        conv = nn.Conv(
+        conv = Conv1x1(
             1,
-            (1, 1),
-            use_bias=False,
             dtype=self.dtype,
             precision=self.precision,
+            preferred_element_type=jnp.float32,
             kernel_init=self.kernel_init,
-            conv_general_dilated=functools.partial(lax.conv_general_dilated, preferred_element_type=jnp.float32),
             name="conv",
         )
         pooled = POOLINGS[self.pooling](conv(features))

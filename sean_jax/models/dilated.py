@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from sean_jax.models.initializers import Initializers
-from sean_jax.models.layers import dropout
+from sean_jax.models.layers import dropout, relu
 from sean_jax.models.network import PRECISIONS, Network, Params, Prediction
 from sean_jax.models.vgg import CONVOLUTIONS, VGG16, scaled
 from sean_jax.settings import setting, settings
@@ -66,7 +66,7 @@ class Head(nn.Module):
                 name=name,
                 **common,
             )
-            x = dropout(nn.relu(convolution(x)), DROPOUT_RATE, dropout_keys, layer)
+            x = dropout(relu(convolution(x)), DROPOUT_RATE, dropout_keys, layer)
         score = nn.Conv(self.num_classes, (1, 1), kernel_init=self.init_fns.classifier, name="score", **common)(x)
         upsample = nn.ConvTranspose(
             self.num_classes,

@@ -13,7 +13,7 @@ from jax import lax
 
 from sean_jax.models.initializers import Initializers
 from sean_jax.models.inputs import apply_convention
-from sean_jax.models.layers import dropout
+from sean_jax.models.layers import dropout, relu
 from sean_jax.models.network import PRECISIONS, Network, Prediction
 from sean_jax.models.vgg import BLOCKS, CONVOLUTIONS, conv_block, scaled
 from sean_jax.ops.pooling import max_pool_2x2
@@ -112,7 +112,7 @@ class Head(nn.Module):
                 precision=self.precision,
                 name=name,
             )
-            x = dropout(nn.relu(conv(x)), s.dropout_rate, keys, layer, whole_channels=True)
+            x = dropout(relu(conv(x)), s.dropout_rate, keys, layer, whole_channels=True)
         scores = self._upsampled(self._scores("score_fr", x, self.init_fns.classifier), 2, "upscore2")
         for name, pool, scale, upscore, factor in (
             ("pool4", pools.pool4, s.pool4_scale, "upscore_pool4", 2),

@@ -1,4 +1,4 @@
-"""The 3×3 convolution of which the backbone and the classifier are built, and dropout."""
+"""The convolutions of which networks are built, ReLU and dropout."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jax import lax
 
-from sean_jax.ops.convolution import conv3x3
+from sean_jax.ops.convolution import conv1x1, conv3x3
 
 
 class Conv3x3(nn.Module):
@@ -42,6 +42,44 @@ class Conv3x3(nn.Module):
             return y
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class Conv1x1(nn.Module):
+    """A 1×1 convolution without bias: ``[b, h, w, c] → [b, h, w, features]``; attributes as of :class:`Conv3x3`."""
+
+    features: int
+    dtype: Any = None
+    precision: lax.PrecisionLike = None
+    preferred_element_type: Any = None
+    kernel_init: initializers.Initializer = initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features), jnp.float32)
+        dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
+        return conv1x1(x.astype(dtype), kernel.astype(dtype), self.precision, self.preferred_element_type)
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """``max(x, 0)``, with gradient 0 at 0.
+
+    Unlike ``jax.nn.relu``, whose derivative needs ``x``, the backward pass needs the result alone. A convolution before
+    it then stores one map instead of two, and cuDNN applies the ReLU before it writes that map.
+    """
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = relu(x)
+    return y, y
+
+
+def _relu_backward(y: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(y > 0, gradient, jnp.zeros_like(gradient)),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 def dropout(

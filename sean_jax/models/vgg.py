@@ -9,7 +9,7 @@ from jax import lax
 
 from sean_jax.models.initializers import Initializers
 from sean_jax.models.inputs import apply_convention
-from sean_jax.models.layers import Conv3x3
+from sean_jax.models.layers import Conv3x3, relu
 from sean_jax.ops.pooling import max_pool_2x2
 
 # Block → (convolutions, channels, dilation, followed by pooling). pool4 and pool5 are dropped: stride 8 remains.
@@ -76,7 +76,7 @@ def conv_block(
                 precision=module.precision,
                 name=name,
             )
-            x = nn.relu(layer(x))
+            x = relu(layer(x))
         return x
 
     return (nn.remat(run) if remat else run)(module, x)

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from sean_jax.ops import winograd
-from sean_jax.ops.implementation import Implementation, Op, by_platform, derivative_of
+from sean_jax.ops.implementation import Derivative, Implementation, Op, by_platform, derivative_of
 
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 
@@ -48,8 +49,8 @@ def _layer(dilation: int, precision: Any, out_type: jnp.dtype) -> Op:
         functools.partial(winograd_conv3x3, **settings, preferred_element_type=out_type),
         functools.partial(winograd_gradients, **settings),
     )
-    gpu = Implementation(plain.forward, derivative_of(functools.partial(sub_grid_conv3x3, **settings)))
-    return by_platform(plain, cpu=cpu, gpu=gpu if dilation > 1 else None)
+    backward = derivative_of(functools.partial(sub_grid_conv3x3, **settings)) if dilation > 1 else plain.backward
+    return by_platform(plain, cpu=cpu, gpu=Implementation(plain.forward, _in_row_major_order(backward)))
 
 
 @functools.cache
@@ -68,6 +69,37 @@ def _plain(dilation: int, precision: Any, out_type: jnp.dtype) -> Implementation
     plain = functools.partial(plain_conv3x3, dilation=dilation, precision=precision)
     # The derivative of the convolution with the inputs' type: with another output type, JAX would multiply in float32.
     return Implementation(functools.partial(plain, preferred_element_type=out_type), derivative_of(plain))
+
+
+def _in_row_major_order(backward: Derivative) -> Derivative:
+    """Fixes how the kernel's gradient lies in memory: as the kernel does.
+
+    cuDNN puts the output channels first. Left to itself, XLA converts the optimiser's float32 moments and parameters to
+    that order and back in every step; so it transposes the gradient once, in the type of ``x``.
+    """
+
+    def ordered(*inputs_and_gradient: jax.Array) -> tuple[jax.Array, ...]:
+        of_x, of_kernel = backward(*inputs_and_gradient)
+        return of_x, with_layout_constraint(of_kernel, Layout(tuple(range(of_kernel.ndim))))
+
+    return ordered
+
+
+def conv1x1(x: jax.Array, kernel: jax.Array, precision: Any = None, preferred_element_type: Any = None) -> jax.Array:
+    """A 1×1 convolution: ``[b, h, w, in], [1, 1, in, out] → [b, h, w, out]``; arguments as for :func:`conv3x3`."""
+    return _conv1x1(precision, jnp.dtype(preferred_element_type or x.dtype))(x, kernel)
+
+
+@functools.cache
+def _conv1x1(precision: Any, out_type: jnp.dtype) -> Op:
+    plain = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=DIMENSION_NUMBERS,
+        precision=precision,
+    )
+    return by_platform(Implementation(functools.partial(plain, preferred_element_type=out_type), derivative_of(plain)))
 
 
 def plain_conv3x3(

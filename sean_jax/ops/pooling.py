@@ -23,9 +23,39 @@ def max_pool_2x2(x: jax.Array, *, round_up: bool = False) -> jax.Array:
     if round_up:
         odd = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
         x = jnp.pad(x, odd, constant_values=-jnp.inf)
+    return _max_pool(x)
+
+
+@jax.custom_vjp
+def _max_pool(x: jax.Array) -> jax.Array:
+    return _windows(x).max((2, 4))
+
+
+def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = _max_pool(x)
+    return y, (x, y)
+
+
+def _max_pool_backward(stored: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    # JAX's own derivative of a maximum, which would store where the largest values are.
+    x, y = stored
+    largest = _windows(x) == y[:, :, None, :, None]
+    part = gradient / largest.sum((2, 4), dtype=gradient.dtype)
+    parts = jnp.where(largest, part[:, :, None, :, None], jnp.zeros((), gradient.dtype))
+    batch, rows, _, columns, _, channels = parts.shape
+    parts = parts.reshape(batch, 2 * rows, 2 * columns, channels)
+    odd = ((0, 0), (0, x.shape[1] - 2 * rows), (0, x.shape[2] - 2 * columns), (0, 0))
+    return (jnp.pad(parts, odd),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _windows(x: jax.Array) -> jax.Array:
+    """``[b, h, w, c]`` → ``[b, h // 2, 2, w // 2, 2, c]``."""
     batch, height, width, channels = x.shape
     rows, columns = height // 2, width // 2
-    return x[:, : 2 * rows, : 2 * columns].reshape(batch, rows, 2, columns, 2, channels).max((2, 4))
+    return x[:, : 2 * rows, : 2 * columns].reshape(batch, rows, 2, columns, 2, channels)
 
 
 def average_pool_2x2(x: jax.Array) -> jax.Array:

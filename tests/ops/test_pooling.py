@@ -81,3 +81,16 @@ def test_max_pool_rounded_up_keeps_the_last_row_and_column(size):
     rows, columns = (_windows(n, 2, 2, 0) for n in size)
     expected = np.array([[x[:, a:b, c:d].max((1, 2)) for c, d, _ in columns] for a, b, _ in rows])
     np.testing.assert_array_equal(max_pool_2x2(jnp.asarray(x), round_up=True), expected.transpose(2, 0, 1, 3))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_gradient_of_max_pooling_is_jaxs_own_with_ties(dtype):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 7, 9, 5)), dtype)
+    gradient = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 4, 5)), dtype)
+
+    def by_jax(x):
+        return x[:, :6, :8].reshape(2, 3, 2, 4, 2, 5).max((2, 4))
+
+    (found,), (expected,) = (jax.vjp(pool, x)[1](gradient) for pool in (max_pool_2x2, by_jax))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)

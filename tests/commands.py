@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -52,6 +53,7 @@ class Command:
         file_limit: int | None = None,
         fresh: bool = False,
         optimized: bool = False,
+        variables: Mapping[str, object] = {},
         **flags: object,
     ):
         """Starts the command.
@@ -64,6 +66,7 @@ class Command:
           file_limit: largest size of a file in bytes, which simulates a full disk.
           fresh: whether to start a new Python process.
           optimized: whether to compile with all of XLA's optimisations, as users do.
+          variables: of the environment, by name.
           **flags: flags by name.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +77,7 @@ class Command:
         environment = {"XLA_FLAGS": f"{xla_flags} --xla_force_host_platform_device_count={devices}"}
         script = name.endswith(".py")
         module = str(ROOT / "experiments" / name) if script else f"sean_jax.{name}"
+        environment |= {name: str(value) for name, value in variables.items()}
         settings = {"jax_disable_most_optimizations": not optimized}
         if fresh:
             environment = os.environ | environment | {key.upper(): str(value) for key, value in settings.items()}

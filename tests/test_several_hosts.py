@@ -4,20 +4,45 @@ import json
 import socket
 
 import numpy as np
-from commands import Command, run
+import pytest
+from commands import Command, assert_refused, run
+
+from sean_jax.cli import hosts
 
 
 def _lines(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_hosts_equal_one_host_with_two_devices(tmp_path, roads, on_two_devices):
+def _slurm(count: int, index: int) -> dict[str, object]:
+    """What ``srun`` tells each of the processes that it starts on one machine."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    together = {"coordinator_address": address, "host_count": 2, "workdir": tmp_path / "together"}
-    hosts = [Command(tmp_path / f"output{i}", "train", **roads, **together, host_index=i) for i in range(2)]
-    assert [host.result().code for host in hosts] == [0, 0]
+        job = probe.getsockname()[1]  # JAX derives the port from the job's number
+    return {
+        "SLURM_JOB_ID": job,
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": 1,
+        "SLURM_NTASKS": count,
+        "SLURM_PROCID": index,
+        "SLURM_LOCALID": index,
+    }
+
+
+def test_two_hosts_equal_one_host_with_two_devices(tmp_path, roads, on_two_devices):
+    """Started as by Slurm, without flags."""
+    variables, workdir = _slurm(2, 0), tmp_path / "together"
+    processes = [
+        Command(
+            tmp_path / f"output{index}",
+            "train",
+            **roads,
+            workdir=workdir,
+            variables=variables | {"SLURM_PROCID": index, "SLURM_LOCALID": index},
+        )
+        for index in range(2)
+    ]
+    assert [process.result().code for process in processes] == [0, 0]
     lines, expected = _lines(tmp_path / "together"), _lines(on_two_devices)
     assert [line.keys() for line in lines] == [line.keys() for line in expected]
     for line, other in zip(lines[:2], expected[:2], strict=True):  # later steps amplify rounding
@@ -30,3 +55,33 @@ def test_two_hosts_equal_one_host_with_two_devices(tmp_path, roads, on_two_devic
     again = json.loads(out.read_text())
     assert again["confusion_matrix"] == scores[again["network"]]["confusion_matrix"]
     assert np.sum(again["confusion_matrix"]) == 3 * 30 * 64 + 2 * 38 * 48
+    # One host goes on where two have stopped.
+    longer = run(tmp_path / "output", "train", workdir=workdir, devices=2, **roads | {"steps": 5})
+    assert longer.code == 0
+    assert "resuming from step 4 of 5" in longer.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "launcher"),
+    [
+        (_slurm(2, 1), "Slurm"),
+        (_slurm(1, 0), None),  # srun of a single process
+        ({"SLURM_JOB_ID": 7, "SLURM_NTASKS": 2}, None),  # in an allocation, but not started by srun
+        ({"OMPI_COMM_WORLD_SIZE": 4, "OMPI_COMM_WORLD_RANK": 1}, "Open MPI"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # a single pod
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": 1}, "Kubernetes"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "Cloud TPU"),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+    ],
+)
+def test_processes_know_what_started_them(monkeypatch, variables, launcher):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    assert hosts.launched_by() == launcher
+
+
+def test_a_launcher_that_jax_cannot_follow_is_reported(tmp_path):
+    """Open MPI 5 does not say where its first process is."""
+    variables = {"OMPI_COMM_WORLD_SIZE": 2, "OMPI_COMM_WORLD_RANK": 0}
+    result = run(tmp_path / "output", "train", workdir=tmp_path / "run", variables=variables)
+    assert_refused(result, "train", "Open MPI started several processes, but JAX cannot join them", "--multihost=none")

@@ -42,6 +42,8 @@ def _fail(command: str, message: str, code: int) -> NoReturn:
 
 def _report(error: BaseException | None) -> tuple[str, int] | None:
     """The message and the exit code for an error that the user or the machine caused; None for a bug."""
+    if _is_lost_host(error):
+        return "another host was lost; run the same command again on all hosts to resume from the last checkpoint", 1
     if isinstance(error, UserError):
         return str(error), 1
     if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
@@ -58,6 +60,16 @@ def _report(error: BaseException | None) -> tuple[str, int] | None:
         remedy = "unset it to use what there is, or install what it asks for (pip install 'sean-jax[cuda]' for GPUs)"
         return f"JAX_PLATFORMS={asked}, but JAX cannot use that here ({reason}); {remedy}", 1
     return None
+
+
+def _is_lost_host(error: BaseException | None) -> bool:
+    """Whether the libraries that connect several hosts report that one no longer answers."""
+    if "jax" not in sys.modules or not sys.modules["jax"].distributed.is_initialized():
+        return False
+    signs = ("Gloo", "NCCL", "by peer", "coordination service", "heartbeat")
+    while error is not None and not any(sign in str(error) for sign in signs):
+        error = error.__cause__
+    return error is not None
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

@@ -175,10 +175,7 @@ def has_checkpoint(workdir: pathlib.Path) -> bool:
 
 def latest_step(workdir: pathlib.Path) -> int | None:
     """Returns the step of the last complete checkpoint of a run; None if there is none."""
-    if not (workdir / "checkpoints").is_dir():
-        return None
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.latest_step
+    return max(ocp.utils.checkpoint_steps(workdir / "checkpoints"), default=None)
 
 
 def is_finished(workdir: pathlib.Path, steps: int | None) -> bool:

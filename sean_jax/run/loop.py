@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from sean_jax import weights
 from sean_jax.data.dataset import label_map
@@ -19,7 +18,7 @@ from sean_jax.data.prepared import PreparedSet
 from sean_jax.data.statistics import class_shares, rare_class_probabilities
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method, TrainState
-from sean_jax.run import directory
+from sean_jax.run import directory, hosts
 from sean_jax.run.checkpoints import Checkpoints, abstract_state, is_finished, latest_step
 from sean_jax.run.determinism import request_deterministic_kernels
 from sean_jax.run.monitor import Monitor, final_report
@@ -71,7 +70,8 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
         if leader:
             check_folders(plan, reads_target=method.READS.target, known=known)
         say(_headline(plan, devices))
-        inputs = _prepare(plan, method, leader, known)
+        with hosts.leader_first("data are prepared"):
+            inputs = _prepare(plan, method, leader, known)
     except UserError:
         folders = [folder for folder in (config.source_dir, config.target_dir) if folder]
         if all(map(os.path.isdir, folders)) or not is_finished(workdir, config.steps):
@@ -87,8 +87,7 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
     initial = None if directory.exists(workdir) else _initial_state(plan, method, inputs, say)
     if leader:
         directory.create(workdir, plan.experiment, data)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the run directory exists")
+    hosts.wait_for_all("the run directory exists")
     with directory.locked(workdir) if leader else contextlib.nullcontext():
         if leader:
             directory.resume(workdir, plan.experiment, latest_step(workdir))
@@ -175,7 +174,7 @@ def _fit(
             profile.after(step, metrics)
             monitor.step()
 
-            last, stopping = step == config.steps, should_stop(received, step % config.log_every == 0)
+            last, stopping = step == config.steps, should_stop(received, step)
             logging = step % config.log_every == 0 or last
             evaluating = (scorer is not None or translates) and (step % config.eval_every == 0 or last)
             saving = evaluating or step % config.save_every == 0 or last or stopping

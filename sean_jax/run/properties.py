@@ -41,6 +41,7 @@ from sean_jax.models import Network
 from sean_jax.ops.resize import resize_bilinear
 from sean_jax.properties.regression import LabelDistribution, SuperpixelLabels, most_confident
 from sean_jax.properties.superpixels import centroids, find_superpixels, majority_labels, with_neighbours
+from sean_jax.run import hosts
 from sean_jax.run.directory import write_json
 from sean_jax.run.plan import Plan, fingerprint, plan, prepare_training
 from sean_jax.run.trained import TrainedNetwork, open_network
@@ -72,14 +73,15 @@ def infer(settings: Mapping[str, Any], folder: pathlib.Path) -> str:
     _check_libraries()
     resolved = plan(settings)
     trained = _open(resolved)
-    source, target = prepare_training(resolved, reads_target=True, progress=jax.process_index() == 0)
-    assert target is not None
-    digest = _digest(resolved, trained, source)
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / "lock"):  # hosts that share the folder take turns
-        if not all(target.has_extra(f"{name}_{digest}") for name in EXTRAS):
-            _infer(resolved, trained, source, target, digest, folder)
-        _report(resolved, trained, target, digest, folder)
+    with hosts.leader_first("properties are inferred"):
+        source, target = prepare_training(resolved, reads_target=True, progress=jax.process_index() == 0)
+        assert target is not None
+        digest = _digest(resolved, trained, source)
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder / "lock"):
+            if not all(target.has_extra(f"{name}_{digest}") for name in EXTRAS):
+                _infer(resolved, trained, source, target, digest, folder)
+            _report(resolved, trained, target, digest, folder)
     return digest
 
 

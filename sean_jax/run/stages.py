@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from sean_jax import weights
 from sean_jax.config import Config, DataSettings, NetworkSettings
@@ -15,7 +14,7 @@ from sean_jax.data.folders import default_data_dir, resolve_source_dir
 from sean_jax.methods import METHODS, Method, Stage
 from sean_jax.models import NETWORKS
 from sean_jax.presets import PRESETS, choose_preset
-from sean_jax.run import directory, loop, properties
+from sean_jax.run import directory, hosts, loop, properties
 from sean_jax.run.checkpoints import has_checkpoint
 from sean_jax.run.plan import default_classes, plan, read_initial_weights
 from sean_jax.run.trained import open_translators
@@ -129,8 +128,7 @@ def _translated(settings: Mapping[str, Any], folder: pathlib.Path) -> str | None
     described = folder / DESCRIPTION
     if jax.process_index() == 0:
         described = translate_dataset(translation, dataset, split, source_dir, folder, data_dir=data_dir)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the source is translated")
+    hosts.wait_for_all("the source is translated")
     return str(described)
 
 

@@ -1,6 +1,8 @@
 """Joins the processes of a run on several hosts, by flags or as the program that started them says."""
 
+import faulthandler
 import os
+from typing import Any
 
 import jax
 from absl import flags
@@ -38,12 +40,17 @@ def join() -> None:
         raise UserError("several hosts need --coordinator_address, --host_count and --host_index, all of them")
     if not 0 <= index < count:
         raise UserError(f"--host_index={index} with --host_count={count}; expected an index from 0 to the count - 1")
-    jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    _initialize(coordinator_address=coordinator, num_processes=count, process_id=index)
+
+
+def _initialize(**arguments: Any) -> None:
+    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    faulthandler.disable()  # JAX aborts when a host stops answering and says so; Python's stacks would bury that
 
 
 def _join_as_launched(launcher: str) -> None:
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        _initialize()
     except (ValueError, RuntimeError, KeyError) as error:
         raise UserError(
             f"{launcher} started several processes, but JAX cannot join them: {str(error).splitlines()[0]}. "

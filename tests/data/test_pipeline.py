@@ -289,7 +289,10 @@ def test_two_processes_together_read_what_one_reads(sets, tmp_path):
         arguments = [sets[0].directory, sets[1].directory, loader, index, tmp_path / f"{index}.npz"]
         processes.append(subprocess.Popen([sys.executable, "-c", SHARE, *map(str, arguments)]))
     assert [process.wait() for process in processes] == [0, 0]
-    shares = [np.load(tmp_path / f"{index}.npz") for index in range(2)]
+    shares = []
+    for index in range(2):
+        with np.load(tmp_path / f"{index}.npz") as share:
+            shares.append(dict(share))
     for step, batch in enumerate(batches(sets)):
         for key, expected in batch.items():
             np.testing.assert_array_equal(np.concatenate([share[key][step] for share in shares]), expected)

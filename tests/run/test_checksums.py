@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(run, monkeypatch):
         raise OSError(116, "Stale file handle")
 
     monkeypatch.setattr(checksums, "_sha256", fail)
-    with pytest.raises(UserError, match="Stale file handle.*it may be sound"):
+    with pytest.raises(UserError, match=r"Stale file handle.*it may be sound"):
         checksums.set_aside_damaged(run / "checkpoints")
 
 

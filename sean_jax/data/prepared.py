@@ -25,6 +25,10 @@ _SOUND = {
 _EXTRA_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
+class MissingExtraError(UserError):
+    """A prepared set lacks an array that is stored beside it."""
+
+
 def folder_name(*, dataset: str, split: str, width: int, height: int, labels: str, digest: str, **_: Any) -> str:
     """The name of a prepared set's folder, from its metadata."""
     return f"{dataset}-{split}-{width}x{height}-{labels}-{digest}"
@@ -123,14 +127,17 @@ class PreparedSet:
         """A stored extra: [examples, ...], in the order of :attr:`names`.
 
         Raises:
-          UserError: it is missing, damaged, or has not one row for each example.
+          MissingExtraError: it is missing.
+          UserError: it is damaged, or has not one row for each example.
         """
         file = self._extra_file(name)
         try:
             extra = Extra(file)
         except FileNotFoundError:
             stored = ", ".join(sorted(other.stem for other in file.parent.glob("[!.]*.npy"))) or "none"
-            raise UserError(f"the prepared set {self.directory} has no extra {name!r}; it has: {stored}") from None
+            raise MissingExtraError(
+                f"the prepared set {self.directory} has no extra {name!r}; it has: {stored}"
+            ) from None
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"the extra {file} is damaged ({error}); delete it and have it computed anew") from None
         if extra.shape[:1] != (len(self),):

@@ -152,7 +152,7 @@ class Campaign:
 
     def _left(self) -> list[str]:
         """The files and folders that were to be renamed when they were complete."""
-        parts = (".orbax-checkpoint-tmp", ".incomplete")
+        parts = (".orbax-checkpoint-tmp", "incomplete.")
         paths = itertools.chain(self._workdir.rglob("*"), self._data_dir.rglob("*"))
         return [path.name for path in paths if any(part in path.name for part in parts)]
 

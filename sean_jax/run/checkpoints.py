@@ -188,8 +188,11 @@ def latest_step(workdir: pathlib.Path) -> int | None:
 
 
 def is_finished(workdir: pathlib.Path, steps: int | None) -> bool:
-    """Returns whether a run of ``steps`` has reached its end."""
-    return steps is not None and (latest_step(workdir) or 0) >= steps
+    """Returns whether a run of ``steps`` has reached its end, and its last checkpoint is whole."""
+    last = latest_step(workdir)
+    if steps is None or last is None or last < steps:
+        return False
+    return checksums.damage(workdir / "checkpoints" / str(last)) is None
 
 
 def read_state(workdir: str | os.PathLike[str]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from sean_jax.errors import UserError
 from sean_jax.run import checksums
-from sean_jax.run.checkpoints import Checkpoints
+from sean_jax.run.checkpoints import Checkpoints, is_finished
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,13 @@ def test_nothing_is_renamed_where_no_checkpoint_is_whole(run):
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole \(3: state/\S+ is missing; 2: .*; 1: "):
         checksums.set_aside_damaged(run / "checkpoints")
     assert files(run) == before
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(run):
+    assert is_finished(run, 3)
+    assert not is_finished(run, 4)
+    (run / "checkpoints/3/config/metadata").write_bytes(b"")
+    assert not is_finished(run, 3)
 
 
 def test_a_checkpoint_of_an_earlier_version_has_no_checksums_and_is_read(run):

@@ -41,7 +41,7 @@ class Result(NamedTuple):
 class Command:
     """A running command: ``Command(folder, "train", seed=1)`` starts ``python -m sean_jax.train --seed=1``.
 
-    A name that ends in ``.py`` is a script in ``experiments/``.
+    A name that ends in ``.py`` is a script, its path relative to ``experiments/``.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Command:
           **flags: flags by name.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        own = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}.", dir=folder))
+        own = pathlib.Path(tempfile.mkdtemp(prefix=f"{pathlib.Path(name).stem}.", dir=folder))
         self._files = [own / "out", own / "err"]
         arguments = [f"--{key}={value}" for key, value in flags.items()] + list(words)
         xla_flags = "" if optimized else os.environ["SEAN_JAX_TEST_XLA_FLAGS"]

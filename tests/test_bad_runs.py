@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -114,10 +115,14 @@ def _damage_metrics(run):
     shutil.rmtree(run / "checkpoints/4")
 
 
-def _damage_checkpoint(run):
-    for file in (run / "checkpoints/4/state").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"x")
+def _damage_every_checkpoint(run):
+    for step in (2, 3, 4):
+        (run / f"checkpoints/{step}/state/manifest.ocdbt").unlink()
+
+
+def _damage_a_checkpoint_without_checksums(run):
+    (run / "checkpoints/4/checksums.sha256").unlink()
+    (run / "checkpoints/4/state/manifest.ocdbt").write_bytes(b"x")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,11 @@ def _damage_checkpoint(run):
     [
         (_damage_config, ("config.json", "is damaged or was written by another version")),
         (_damage_metrics, ("metrics.jsonl", "line 2")),
-        (_damage_checkpoint, ("checkpoint 4", "cannot be read", "to resume from the previous checkpoint")),
+        (_damage_every_checkpoint, ("no checkpoint", "(4: state/manifest.ocdbt is missing; 3: ", "move them out")),
+        (
+            _damage_a_checkpoint_without_checksums,
+            ("checkpoint 4", "cannot be read", "to resume from the previous checkpoint"),
+        ),
     ],
 )
 def test_a_damaged_run_is_reported_in_one_line(run_copy, train, damage, parts):
@@ -133,6 +142,32 @@ def test_a_damaged_run_is_reported_in_one_line(run_copy, train, damage, parts):
     before = contents(run_copy)
     assert_refused(train(workdir=run_copy), "train", *parts)
     assert contents(run_copy) == before
+
+
+def _largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_a_flipped_bit_in_a_checkpoint_costs_one_step(finished, run_copy, train, tmp_path):
+    """TensorStore alone would restore it as another parameter."""
+    file = _largest_file(run_copy / "checkpoints/4")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    read = commands.run(tmp_path / "output", "port_weights", input=run_copy, output=tmp_path / "weights.npz")
+    name = file.relative_to(run_copy / "checkpoints/4").as_posix()
+    reason = f"is damaged ({name} differs from its checksum); run the training command again"
+    assert_refused(read, "port_weights", f"checkpoint 4 in {run_copy / 'checkpoints'} {reason}")
+    result = train(workdir=run_copy)
+    assert (result.code, result.said()) == (0, [])
+    renamed = run_copy / "checkpoints/4.damaged"
+    line = f"checkpoint 4 was damaged ({name} differs from its checksum) and renamed to {renamed}; 1 step is lost\n"
+    assert line in result.stdout
+    assert "resuming from step 3 of 4" in result.stdout
+    assert (renamed / name).read_bytes() == content
+    assert (run_copy / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (run_copy / "evaluation.json").read_bytes() == (finished / "evaluation.json").read_bytes()
+    assert same_state(run_copy, finished)
 
 
 # Failures during training

@@ -16,7 +16,7 @@ import numpy as np
 from sean_jax.data import grain_engine, tf_engine
 from sean_jax.data.concurrency import cpu_count
 from sean_jax.data.fields import ArrayField, Encoded, Field
-from sean_jax.data.prepared import PreparedSet
+from sean_jax.data.prepared import Extra, PreparedSet
 from sean_jax.errors import UserError
 
 _ENGINES = {"tf_data": tf_engine.elements, "grain": grain_engine.elements}
@@ -151,7 +151,7 @@ def training_batches(
     _check(source, target, batch_size, host_index, host_count)
     share = batch_size // host_count
     fields: dict[str, Field] = {"source_image": None, "source_label": np.asarray(source_map, np.uint8)}
-    extras: dict[str, np.ndarray] = {}
+    extras: dict[str, Extra] = {}
     if target is not None:
         fields["target_image"] = None
         extras = {f"target_{name}": target.extra(stored) for name, stored in target_extras.items()}

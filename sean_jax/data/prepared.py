@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -22,6 +23,15 @@ _SOUND = {
     "Cannot allocate memory": "free memory",
 }
 _EXTRA_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+class MissingExtraError(UserError):
+    """A prepared set lacks an array that is stored beside it."""
+
+
+def folder_name(*, dataset: str, split: str, width: int, height: int, labels: str, digest: str, **_: Any) -> str:
+    """The name of a prepared set's folder, from its metadata."""
+    return f"{dataset}-{split}-{width}x{height}-{labels}-{digest}"
 
 
 class Record(TypedDict):
@@ -53,11 +63,14 @@ class PreparedSet:
     def metadata(self) -> dict[str, Any]:
         """What preparation noted: dataset, split, height, width, labels, digest, names, part_length, statistics."""
         try:
-            return json.loads((self.directory / METADATA_FILE).read_text(encoding="utf-8"))
+            content = json.loads((self.directory / METADATA_FILE).read_text(encoding="utf-8"))
+            if folder_name(**content) == self.directory.parent.name and content["names"] and content["part_length"]:
+                return content
         except OSError as error:
             raise self._damaged(f"{METADATA_FILE}: {error.strerror}") from None
-        except ValueError:
-            raise self._damaged(f"{METADATA_FILE} is unreadable") from None
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise self._damaged(f"{METADATA_FILE} is unreadable")
 
     @property
     def names(self) -> list[str]:
@@ -91,43 +104,48 @@ class PreparedSet:
             raise IndexError(f"example {index} of {len(self)}")
         part, index_in_part = divmod(index, self.metadata["part_length"])
         try:
-            example = self._parts[part][index_in_part]
-        except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+            example = self._parts[part][index_in_part]  # ArrayRecord compares what it reads with checksums
+            if example["name"] is None:  # what it gives where a file is cut short
+                raise ValueError("it is empty")
+            record = Record(name=example["name"].decode(), image=example["image"])
+            if self.labels != "none":
+                record["label"] = example["label"]
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            # Whatever ArrayRecord and TFDS raise here is about files that they wrote themselves.
             raise self._damaged(f"example {index} cannot be read: {error}") from None
-        if example["name"] is None:  # what ArrayRecord gives where a file is cut short
-            raise self._damaged(f"example {index} is empty")
-        name = example["name"].decode()
-        if name != self.names[index]:
-            raise self._damaged(f"example {index} is {name}, expected {self.names[index]}")
-        record = Record(name=name, image=example["image"])
-        if self.labels != "none":
-            record["label"] = example["label"]
+        if record["name"] != self.names[index]:
+            raise self._damaged(f"example {index} is {record['name']}, expected {self.names[index]}")
         return record
 
     def has_extra(self, name: str) -> bool:
         """Whether an extra of that name is stored."""
         return self._extra_file(name).is_file()
 
-    def extra(self, name: str) -> np.ndarray:
-        """A stored extra: [examples, ...], in the order of :attr:`names`; mapped into memory, read-only.
+    def extra(self, name: str) -> "Extra":
+        """A stored extra: [examples, ...], in the order of :attr:`names`.
 
         Raises:
-          UserError: it is missing, damaged, or has not one row for each example.
+          MissingExtraError: it is missing.
+          UserError: it is damaged, or has not one row for each example.
         """
         file = self._extra_file(name)
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            extra = Extra(file)
         except FileNotFoundError:
             stored = ", ".join(sorted(other.stem for other in file.parent.glob("[!.]*.npy"))) or "none"
-            raise UserError(f"the prepared set {self.directory} has no extra {name!r}; it has: {stored}") from None
+            raise MissingExtraError(
+                f"the prepared set {self.directory} has no extra {name!r}; it has: {stored}"
+            ) from None
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"the extra {file} is damaged ({error}); delete it and have it computed anew") from None
-        if array.shape[:1] != (len(self),):
+        if extra.shape[:1] != (len(self),):
             raise UserError(
-                f"the extra {file} has shape {array.shape}; expected {len(self)} rows, one for each example; "
+                f"the extra {file} has shape {extra.shape}; expected {len(self)} rows, one for each example; "
                 "delete it and have it computed anew"
             )
-        return array
+        return extra
 
     def _extra_file(self, name: str) -> Path:
         if not _EXTRA_NAME.fullmatch(name):
@@ -154,6 +172,47 @@ class PreparedSet:
         return UserError(f"the prepared set {self.directory} is damaged ({reason}); delete it to have it prepared anew")
 
 
+class Extra:
+    """An array with one row for each example, mapped into memory, read-only. Rows are checked as they are read.
+
+    Its file holds two arrays, one after the other: the rows, and a CRC-32 of each. Files of earlier versions hold the
+    first only.
+    """
+
+    def __init__(self, file: Path):
+        """Opens the file.
+
+        Raises:
+          OSError, ValueError, EOFError: it is missing or damaged.
+        """
+        self._file = file
+        self._rows = np.load(file, mmap_mode="r", allow_pickle=False)
+        self._checksums = None
+        with file.open("rb") as stream:
+            if stream.seek(self._rows.offset + self._rows.nbytes) < file.stat().st_size:
+                self._checksums = np.load(stream, allow_pickle=False)
+        self.dtype, self.shape = self._rows.dtype, self._rows.shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """One row, [...].
+
+        Raises:
+          IndexError: there is none.
+          UserError: it is damaged.
+        """
+        row = self._rows[index]
+        if self._checksums is not None and zlib.crc32(row.tobytes()) != self._checksums[index]:
+            raise UserError(f"the extra {self._file} is damaged (row {index}); delete it and have it computed anew")
+        return row
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows, [examples, ...]."""
+        return np.array([self[index] for index in range(len(self))], dtype or self.dtype).reshape(self.shape)
+
+
 def write_extra(prepared: PreparedSet, name: str, array: np.ndarray) -> None:
     """Stores an array beside a prepared set, whole or not at all; one of the same name is replaced.
 
@@ -170,5 +229,6 @@ def write_extra(prepared: PreparedSet, name: str, array: np.ndarray) -> None:
         raise ValueError(f"extra {name!r} has shape {array.shape}; expected {len(prepared)} rows, one for each example")
     file = prepared._extra_file(name)
     file.parent.mkdir(exist_ok=True)
-    with atomic.replacing(file) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+    with atomic.replacing(file) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+        np.save(stream, np.array([zlib.crc32(row.tobytes()) for row in array], np.uint32))

@@ -17,9 +17,10 @@ from orbax.checkpoint import checkpoint_managers
 
 from sean_jax.errors import UserError
 from sean_jax.methods import Method, Translators
-from sean_jax.run import directory
+from sean_jax.run import checksums, directory
 
 KEEP = 3  # number of latest checkpoints that are kept
+_NO_TIMEOUT = 100 * 365 * 86400  # seconds; Orbax measures them by the wall clock, which may jump
 SCORE = "mean_iou"  # the metric saved with an evaluated checkpoint: mean IoU of the main network, in percent
 
 
@@ -47,6 +48,7 @@ class Checkpoints:
             preservation_policy=None if read_only else checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=lambda metrics: metrics[SCORE],
             cleanup_tmp_directories=not read_only,
+            async_options=ocp.AsyncOptions(_NO_TIMEOUT, post_finalization_callback=self._write_checksums),
             read_only=read_only,
             create=not read_only,
         )
@@ -76,7 +78,14 @@ class Checkpoints:
             state = multihost_utils.host_local_array_to_global_array(state, mesh, jax.sharding.PartitionSpec())
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config))
         metrics = None if score is None else {SCORE: score}
+        self.wait()
+        self._saving = step
         self._guarded(lambda: self._manager.save(step, args=items, metrics=metrics, force=True))
+
+    def _write_checksums(self) -> None:
+        """Orbax calls this when the files are written, before it gives their folder its final name."""
+        final = self._directory / str(self._saving)
+        checksums.write(next(self._directory.glob(f"{final.name}{ocp.utils.TMP_DIR_SUFFIX}*"), final))
 
     def restore(self, step: int, like: Any) -> Any:
         """Returns the state at ``step`` on a device of this host; ``like`` has its structure, shapes and types.
@@ -179,8 +188,11 @@ def latest_step(workdir: pathlib.Path) -> int | None:
 
 
 def is_finished(workdir: pathlib.Path, steps: int | None) -> bool:
-    """Returns whether a run of ``steps`` has reached its end."""
-    return steps is not None and (latest_step(workdir) or 0) >= steps
+    """Returns whether a run of ``steps`` has reached its end, and its last checkpoint is whole."""
+    last = latest_step(workdir)
+    if steps is None or last is None or last < steps:
+        return False
+    return checksums.damage(workdir / "checkpoints" / str(last)) is None
 
 
 def read_state(workdir: str | os.PathLike[str]) -> Any:
@@ -189,7 +201,7 @@ def read_state(workdir: str | os.PathLike[str]) -> Any:
     Raises:
       UserError: there is no complete checkpoint yet, or it is damaged.
     """
-    with _opened(workdir) as (checkpoints, step, _):
+    with _opened(workdir) as (checkpoints, step):
         return checkpoints.restore(step, abstract_state(directory.load(workdir).method()))
 
 
@@ -246,21 +258,26 @@ def _read_selected(workdir: str | os.PathLike[str], method: Method, chosen: Any,
     params = abstract_state(method).params
     for path in jax.tree.leaves(chosen, is_leaf=is_path):
         _set(like, path, _get(params, path))
-    with _opened(workdir) as (checkpoints, last, best_step):
-        step = (best_step if best else None) or last
+    with _opened(workdir, best=best) as (checkpoints, step):
         found = checkpoints.restore_params(step, like)
     return jax.tree.map(lambda path: _get(found, path), chosen, is_leaf=is_path), step
 
 
 @contextlib.contextmanager
-def _opened(workdir: str | os.PathLike[str]) -> Iterator[tuple[Checkpoints, int, int | None]]:
-    """Opens a run's checkpoints; yields them with the last step and the best step."""
-    if (pathlib.Path(workdir) / "checkpoints").is_dir():
-        with Checkpoints(pathlib.Path(workdir), read_only=True) as checkpoints:
-            if checkpoints.latest_step is not None:
-                yield checkpoints, checkpoints.latest_step, checkpoints.best_step
-                return
-    raise UserError(f"--workdir={workdir} has no complete checkpoint yet; let the training run longer")
+def _opened(workdir: str | os.PathLike[str], *, best: bool = False) -> Iterator[tuple[Checkpoints, int]]:
+    """Opens a run's checkpoints; yields them with the last step, or the best one if there is one, which is whole."""
+    folder = pathlib.Path(workdir) / "checkpoints"
+    if latest_step(pathlib.Path(workdir)) is None:
+        raise UserError(f"--workdir={workdir} has no complete checkpoint yet; let the training run longer")
+    with Checkpoints(pathlib.Path(workdir), read_only=True) as checkpoints:
+        step = (checkpoints.best_step if best else None) or checkpoints.latest_step
+        assert step is not None
+        if reason := checksums.damage(folder / str(step)):
+            raise UserError(
+                f"checkpoint {step} in {folder} is damaged ({reason}); run the training command again, which resumes "
+                "from the checkpoint before"
+            )
+        yield checkpoints, step
 
 
 def _get(tree: Any, path: tuple[str, ...]) -> Any:

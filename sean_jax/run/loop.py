@@ -20,6 +20,7 @@ from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method, TrainState
 from sean_jax.run import directory, hosts
 from sean_jax.run.checkpoints import Checkpoints, abstract_state, is_finished, latest_step
+from sean_jax.run.checksums import set_aside_damaged
 from sean_jax.run.determinism import request_deterministic_kernels
 from sean_jax.run.monitor import Monitor, final_report
 from sean_jax.run.plan import Plan, check_folders, fingerprint, prepare_scoring, prepare_training, weights_differences
@@ -90,6 +91,8 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
     hosts.wait_for_all("the run directory exists")
     with directory.locked(workdir) if leader else contextlib.nullcontext():
         if leader:
+            for line in set_aside_damaged(workdir / "checkpoints"):
+                say(line)
             directory.resume(workdir, plan.experiment, latest_step(workdir))
         return _fit(plan, workdir, method, initial, devices, inputs, say, Profile(workdir, profile_steps))
 

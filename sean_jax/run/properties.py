@@ -250,8 +250,8 @@ def _described(
 
 def _report(resolved: Plan, trained: TrainedNetwork, target: PreparedSet, digest: str, folder: pathlib.Path) -> None:
     """Prints what was inferred and what was substituted, and writes ``properties.json``."""
-    labels = target.extra(f"superpixel_labels_{digest}")
-    confidence = target.extra(f"superpixel_confidence_{digest}")
+    labels = np.asarray(target.extra(f"superpixel_labels_{digest}"))
+    confidence = np.asarray(target.extra(f"superpixel_confidence_{digest}"))
     kept = labels != IGNORE_LABEL
     substituted = dict(resolved.experiment.method().SUBSTITUTED)
     mean = np.asarray(target.extra(f"label_distribution_{digest}"), np.float64).mean(axis=0)

@@ -11,6 +11,7 @@ from sean_jax import weights
 from sean_jax.config import Config, DataSettings, NetworkSettings
 from sean_jax.data.catalogue import load_dataset
 from sean_jax.data.folders import default_data_dir, resolve_source_dir
+from sean_jax.data.prepared import MissingExtraError
 from sean_jax.methods import METHODS, Method, Stage
 from sean_jax.models import NETWORKS
 from sean_jax.presets import PRESETS, choose_preset
@@ -36,7 +37,13 @@ def train(given: Mapping[str, Any], workdir: pathlib.Path, **options: Any) -> bo
     values = choose_preset(given)
     method = METHODS[values.get("method", "sean")]
     if has_checkpoint(workdir):  # a run that has begun needs its stages no longer
-        return loop.train(plan(_as_begun(values, method, workdir), workdir), workdir, **options)
+        values = _as_begun(values, method, workdir)
+        try:
+            return loop.train(plan(values, workdir), workdir, **options)
+        except MissingExtraError:  # the prepared target was damaged and deleted, and what was inferred of it with it
+            if properties.infer(values, workdir / directory.STAGES / "properties") != values["properties"]:
+                raise
+        return loop.train(plan(values, workdir), workdir, **options)
     given = dict(given)
     needed = {name: stage for name, stage in method.STAGES.items() if _is_needed(stage, values)}
     for name, stage in needed.items():

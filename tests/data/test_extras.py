@@ -96,12 +96,35 @@ def test_an_extra_must_have_a_row_for_each_example(sets):
 def test_extras_are_read_from_the_disk_as_they_are_needed(sets):
     again = pickle.loads(pickle.dumps(sets[1]))
     extra = again.extra("superpixels")
-    assert isinstance(extra, np.memmap)
-    assert not extra.flags.writeable
+    assert isinstance(extra[0], np.memmap)
+    assert not extra[0].flags.writeable
     write_extra(sets[1], "superpixels", EXTRAS["superpixels"][::-1])
     np.testing.assert_array_equal(again.extra("superpixels"), EXTRAS["superpixels"][::-1])
     np.testing.assert_array_equal(extra, EXTRAS["superpixels"])  # whoever reads the old file still has it
     assert again.read(0)["name"] == again.names[0]
+
+
+def test_a_flipped_bit_in_an_extra_is_noticed_when_its_row_is_read(sets):
+    """Also where the file was open before."""
+    target = sets[1]
+    extra, file = target.extra("superpixels"), target.directory / "extras/superpixels.npy"
+    content = bytearray(file.read_bytes())
+    content[content.index(EXTRAS["superpixels"][3].tobytes()) + 9] ^= 1
+    with file.open("rb+") as stream:  # in place, as a disk rots
+        stream.write(content)
+    for damaged in (extra, target.extra("superpixels")):
+        np.testing.assert_array_equal(damaged[2], EXTRAS["superpixels"][2])
+        with pytest.raises(UserError, match=r"superpixels.npy is damaged \(row 3\); delete it"):
+            damaged[3]
+        with pytest.raises(UserError, match=r"is damaged \(row 3\)"):
+            np.asarray(damaged)
+    with pytest.raises(UserError, match=r"is damaged \(row 3\)"):
+        batches(sets)
+
+
+def test_extras_of_earlier_versions_have_no_checksums(sets):
+    np.save(sets[1].directory / "extras/superpixels.npy", EXTRAS["superpixels"])
+    np.testing.assert_array_equal(sets[1].extra("superpixels"), EXTRAS["superpixels"])
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "", "a.b"])

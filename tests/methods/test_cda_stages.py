@@ -164,7 +164,7 @@ def test_networks_that_cannot_be_used_are_refused(settings, tmp_path):
 
 
 def test_a_run_makes_its_stages_and_ends_with_finite_losses(settings, tmp_path, capsys):
-    given = settings | {"steps": 3, "eval_every": 3}
+    given = settings | {"steps": 3, "eval_every": 3, "data_dir": str(tmp_path / "data")}
     del given["init_weights"]
     whole = tmp_path / "whole"
     assert stages.train(given, whole)
@@ -178,6 +178,14 @@ def test_a_run_makes_its_stages_and_ends_with_finite_losses(settings, tmp_path, 
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     for name in ("segmentation", "superpixels", "distribution"):
         assert all(0 < line[f"train/loss_{name}"] < np.inf for line in lines)
+
+    # A damaged prepared target is to be deleted, and what was inferred of it goes with it.
+    shutil.rmtree(_target(given).directory.parent)
+    shutil.rmtree(whole / "checkpoints/3")
+    metrics = (whole / "metrics.jsonl").read_bytes()
+    assert stages.train(given, whole)
+    assert "resuming from step 2 of 3" in capsys.readouterr().out
+    assert (whole / "metrics.jsonl").read_bytes() == metrics
 
     shutil.rmtree(whole / "stages")  # a run with a checkpoint needs its stages no longer, and remembers what they gave
     assert stages.train(given, whole)

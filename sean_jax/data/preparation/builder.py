@@ -26,7 +26,7 @@ from sean_jax.data.preparation import overrides
 from sean_jax.data.preparation.inspection import Inspection, check_space, existing_parent
 from sean_jax.data.preparation.job import LABEL_MODES, Job, digest_of_files
 from sean_jax.data.preparation.listing import find_pairs, with_other_extensions
-from sean_jax.data.prepared import METADATA_FILE, PreparedSet
+from sean_jax.data.prepared import METADATA_FILE, PreparedSet, folder_name
 from sean_jax.errors import UserError
 
 
@@ -101,11 +101,8 @@ class _Parts(dict[str, Any]):
 
 
 def _config_name(job: Job) -> str:
-    return f"{_beginning(job.dataset, job.split, job.labels, job.height, job.width)}-{job.digest}"
-
-
-def _beginning(dataset: Dataset, split: str, labels: str, height: int, width: int) -> str:
-    return f"{dataset.name}-{split}-{width}x{height}-{labels}"
+    size = {"width": job.width, "height": job.height}
+    return folder_name(dataset=job.dataset.name, split=job.split, **size, labels=job.labels, digest=job.digest)
 
 
 def prepared_sets(
@@ -113,7 +110,9 @@ def prepared_sets(
 ) -> Iterator[PreparedSet]:
     """The sets of a split that were prepared before, from whatever files; see :func:`prepare` for the arguments."""
     folder = Path(data_dir).expanduser() / PreparedImages.name
-    for found in sorted(folder.glob(f"{_beginning(dataset, split, labels, height, width)}-*/{PreparedImages.VERSION}")):
+    size = {"width": width, "height": height}
+    pattern = folder_name(dataset=dataset.name, split=split, **size, labels=labels, digest="*")
+    for found in sorted(folder.glob(f"{pattern}/{PreparedImages.VERSION}")):
         if (found / METADATA_FILE).is_file():
             yield PreparedSet(found)
 

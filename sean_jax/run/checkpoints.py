@@ -84,6 +84,8 @@ class Checkpoints:
 
     def _write_checksums(self) -> None:
         """Orbax calls this when the files are written, before it gives their folder its final name."""
+        if jax.process_index() > 0:
+            return
         final = self._directory / str(self._saving)
         checksums.write(next(self._directory.glob(f"{final.name}{ocp.utils.TMP_DIR_SUFFIX}*"), final))
 

@@ -94,6 +94,7 @@ def train(plan: Plan, workdir: pathlib.Path, *, profile_steps: tuple[int, int] |
             for line in set_aside_damaged(workdir / "checkpoints"):
                 say(line)
             directory.resume(workdir, plan.experiment, latest_step(workdir))
+        hosts.wait_for_all("damaged checkpoints are set aside")
         return _fit(plan, workdir, method, initial, devices, inputs, say, Profile(workdir, profile_steps))
 
 

@@ -16,7 +16,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What the authors' code does; methods and networks add their part. Validation images and oracle selection follow
     # the target, see resolve.
     "reference": {"eval_every": 500},
-    # What this project recommends for images of one's own: see the method that it names.
+    # Class mixing with SEAN's mask and rare-class sampling. First runs do not yet show that it beats source_only without
+    # noise (experiments/README.md), so nothing recommends it.
     "best": {
         "method": "dacs",
         "source_sampling": "rare_classes",

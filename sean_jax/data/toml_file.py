@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sean_jax.errors import UserError
+from sean_jax.untrusted import check_tree
 
 Keys = tuple[str | int, ...]
 # Multi-line strings, strings and comments, in which line breaks, brackets and "#" mean nothing; then
@@ -31,9 +32,12 @@ class TomlFile:
         try:
             self._text = self.path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
             self.data: dict[str, Any] = tomllib.loads(self._text)
+            check_tree(self.data)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; expected a TOML file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise UserError(f"{path} holds lists or tables that are nested too deeply") from None
+        except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError, too
             raise UserError(f"{path} is not valid TOML: {error}") from None
 
     def fail(self, message: str, *keys: str | int) -> NoReturn:

@@ -1,14 +1,13 @@
 """Reads parity cases and compares recomputed values with theirs."""
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from sean_jax import npz
 from sean_jax.errors import UserError
 from sean_jax.parity import seeded
 from sean_jax.training.parallel import AXIS
@@ -63,10 +62,9 @@ def load_case(path: str) -> Case:
       UserError: the file is missing or is not an ``.npz`` file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            case = Case(file)
-    except (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"--case={path} cannot be read as an .npz file ({error}); give a parity case") from None
+        case = Case(npz.read(path))
+    except UserError as error:
+        raise UserError(f"--case={path} is not a parity case: {error}") from None
     case.path = path
     return case
 

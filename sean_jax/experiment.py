@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from sean_jax.config import Config, check_values, flatten, from_flat_settings
 from sean_jax.data.label_spaces import LabelSpace
+from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method
 from sean_jax.models import NETWORKS, Network
 
@@ -63,8 +64,16 @@ class Experiment(NamedTuple):
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Experiment":
         """The inverse of :meth:`to_json`; raises ValueError, KeyError, TypeError or UserError for anything else."""
-        config = check_values(from_flat_settings(flatten(content["settings"])))
+        config = checked(from_flat_settings(flatten(content["settings"])))
         for name in ("steps", "initialization", "input_convention"):  # decided before a run starts
             if getattr(config, name) is None:
                 raise ValueError(f"no {name}")
         return cls(config, LabelSpace.from_dict(content["label_space"]))
+
+
+def checked(config: Config) -> Config:
+    """The configuration that a file holds; raises ValueError for values that no command would have written there."""
+    try:
+        return check_values(config)
+    except UserError as error:
+        raise ValueError(str(error)) from None

@@ -13,6 +13,7 @@ from sean_jax.errors import UserError
 # Trained weights hardly compress, constant arrays do; an archive that unpacks to more than this times its size and
 # these bytes is taken for a bomb.
 _RATIO, _SMALL = 50, 1 << 26
+_LONGEST_HEADER = 500  # characters; NumPy parses it as Python, for which long ones are too deep
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -44,7 +45,7 @@ def _array(content: bytes) -> np.ndarray:
     file = io.BytesIO(content)
     version: Any = np.lib.format.read_magic(file)
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, is_fortran, dtype = header(file)
+    shape, is_fortran, dtype = header(file, max_header_size=_LONGEST_HEADER)
     if dtype.hasobject:
         raise ValueError("an array of Python objects")
     if min(shape, default=0) < 0:

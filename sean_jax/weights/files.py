@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from sean_jax import atomic, npz
 from sean_jax.errors import UserError
+from sean_jax.untrusted import parse_json
 from sean_jax.weights import torch_pickle
 from sean_jax.weights.batch_norm import fold_vgg16_bn, is_vgg16_bn
 from sean_jax.weights.unwrap import unwrap
@@ -161,7 +162,7 @@ def _read_npz(path: Path) -> _Content:
 
 
 def _parse(text: str | bytes | None) -> dict[str, Any]:
-    metadata = {} if text is None else json.loads(text)
+    metadata = {} if text is None else parse_json(text)
     if not isinstance(metadata, dict):
         raise ValueError("its metadata is not a JSON object")
     return metadata

@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import hostile
+import jax
 import numpy as np
 import pickles
+import safetensors.numpy
 from guard import Bound
 from mutate import damaged, in_json, in_png, in_safetensors, in_zip
 from PIL import Image
 
 from sean_jax import atomic, weights
+from sean_jax.config import from_flat_settings
 from sean_jax.data import descriptions
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.dataset import label_map
@@ -23,6 +26,7 @@ from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.data.preparation.checking import check
 from sean_jax.data.preparation.encodings import LabelReader, detect
 from sean_jax.data.preparation.listing import BadFilesError, Example, Problem, find_pairs
+from sean_jax.experiment import Experiment
 from sean_jax.parity.cases import load_case
 from sean_jax.port_weights import port
 from sean_jax.reporting.page import findings, render
@@ -31,7 +35,7 @@ from sean_jax.run import directory
 from sean_jax.run.trained import open_network
 from sean_jax.scoring.input_images import check_image, read_image
 from sean_jax.scoring.metrics import format_table
-from sean_jax.scoring.protocols import PROTOCOLS
+from sean_jax.scoring.protocols import PROTOCOLS, score
 from sean_jax.scoring.scorer import describe
 from sean_jax.scoring.stored import rescore, score_table
 
@@ -101,19 +105,14 @@ def _port(file: pathlib.Path, output: pathlib.Path) -> None:
 
 @functools.cache
 def _described_weights() -> Sequence[bytes]:
-    """safetensors with this project's metadata."""
-    from sean_jax.config import from_flat_settings
-    from sean_jax.experiment import Experiment
-
-    sean = weights.read(FIXTURES / "sean.npz")
-    classes = len(sean.tensors["classifier.conv2d_list.0.bias"])
-    config = from_flat_settings({"input_convention": "bgr_mean", "initialization": "pretrained"})
-    metadata = Experiment(config, LABEL_SPACES["19"]).weights_metadata() | {"classes_found": classes}
-    content, header = (FIXTURES / "sean_bfloat16.safetensors").read_bytes(), {}
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length]) | {"__metadata__": {"sean_jax": json.dumps(metadata)}}
-    text = json.dumps(header).encode()
-    return [len(text).to_bytes(8, "little") + text + content[8 + length :]]
+    """A complete network with this project's metadata."""
+    shared = {"input_convention": "bgr_mean", "initialization": "scratch", "steps": 1}
+    config = from_flat_settings(shared | {"width_multiplier": 1 / 64, "fc_channels": 64})
+    experiment = Experiment(config, LABEL_SPACES["19"])
+    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), experiment.network().abstract_params())
+    tensors = weights.from_params(params, experiment.network().TORCH_MODULES)
+    metadata = experiment.weights_metadata() | {"network": "teacher", "step": 1}
+    return [safetensors.numpy.save(tensors, {"sean_jax": json.dumps(metadata)})]
 
 
 def _in_metadata(rng: random.Random, content: bytes, _: Callable[[bytes], bytes]) -> bytes:
@@ -232,10 +231,6 @@ def _toml(file: pathlib.Path, _: pathlib.Path) -> None:
 @functools.cache
 def _run_files() -> dict[str, bytes]:
     """The files of a run directory, without a run: a configuration, lines and scores."""
-    from sean_jax.config import from_flat_settings
-    from sean_jax.experiment import Experiment
-    from sean_jax.scoring.protocols import score
-
     space = LABEL_SPACES["19"]
     settings = {"steps": 4, "source": "gta5", "target": "cityscapes", "initialization": "scratch"}
     config = from_flat_settings(

@@ -9,6 +9,7 @@ Exits with code 1 if an input did what no input may do (see ``guard.py``). Such 
 import argparse
 import collections
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -51,6 +52,8 @@ def _work(kind: str, seed: int, numbers: range, folder: pathlib.Path, answers: C
         sound.write_bytes(content)
         with contextlib.suppress(UserError):
             KINDS[kind].read(sound, folder / "output")
+    gc.collect()
+    gc.freeze()  # what is there by now need not be looked through again
     answers.send(None)
     for number in numbers:
         answers.send(one(kind, seed, number, folder)[1])

@@ -31,16 +31,25 @@ class Case(dict[str, np.ndarray]):
             self[name]
 
     def integer(self, name: str) -> int:
-        """A setting that is a whole number."""
-        return int(self[name])
+        """A setting that is a whole number, such as a seed or a size."""
+        value = self._scalar(name)
+        if not isinstance(value, int) or not 0 <= value < 2**32:
+            raise UserError(f"--case={self.path}: {name} is {value}; expected a whole number from 0 to 2³²")
+        return value
 
     def number(self, name: str) -> float:
         """A setting that is a number."""
-        return float(self[name])
+        return float(self._scalar(name))
 
     def settings(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of the named settings that the case holds, as Python numbers."""
-        return {name: self[name].item() for name in names if name in self}
+        return {name: self._scalar(name) for name in names if name in self}
+
+    def _scalar(self, name: str) -> int | float:
+        value = self[name]
+        if value.ndim or value.dtype.kind not in "iuf" or not np.isfinite(value):
+            raise UserError(f"--case={self.path}: {name} is {value!r:.100}; expected a number")
+        return value.item()
 
 
 class Check(NamedTuple):

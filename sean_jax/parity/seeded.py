@@ -4,13 +4,17 @@ Every tensor has a random stream of its own, seeded with the case's seed and the
 depends on nothing else, so tensors may be drawn in any order.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from sean_jax.errors import UserError
+
 Spec = Iterable[tuple[str, tuple[int, ...], float]]  # name, shape and standard deviation of each tensor
 
+_LARGEST = 1 << 28  # elements of a tensor; fc6 of VGG-16 has 2.6 times fewer
 VGG_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -20,7 +24,13 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 
 def normal(seed: int, name: str, shape: tuple[int, ...], std: float) -> np.ndarray:
-    """Normal values of standard deviation ``std``; float32."""
+    """Normal values of standard deviation ``std``; float32.
+
+    Raises:
+      UserError: the shape, which may be a case's, is absurd.
+    """
+    if math.prod(shape) > _LARGEST:
+        raise UserError(f"a tensor {name} of shape {shape}; expected at most {_LARGEST} elements: give a parity case")
     return stream(seed, name).standard_normal(shape, dtype=np.float32) * np.float32(std)
 
 

@@ -11,6 +11,8 @@ from sean_jax.errors import UserError
 from sean_jax.untrusted import check_tree
 
 Keys = tuple[str | int, ...]
+# The parser takes memory and time by the square of the length of a dotted key, which cannot be divided into lines.
+_LONGEST_LINE = 5000
 # Multi-line strings, strings and comments, in which line breaks, brackets and "#" mean nothing; then
 # the characters that do have a meaning. The text between the tokens is not needed.
 _TOKEN = re.compile(
@@ -31,6 +33,9 @@ class TomlFile:
         self.path = Path(path).expanduser()
         try:
             self._text = self.path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
+            for number, line in enumerate(self._text.split("\n"), 1):
+                if len(line) > _LONGEST_LINE:
+                    raise ValueError(f"line {number} has more than {_LONGEST_LINE} characters; divide it")
             self.data: dict[str, Any] = tomllib.loads(self._text)
             check_tree(self.data)
         except OSError as error:

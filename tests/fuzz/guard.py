@@ -73,9 +73,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     elif event == "exec":
         if not os.path.isfile(arguments[0].co_filename):  # not a module of the standard library, imported late
             _events.append(f"executes {arguments[0]!r}")
-    elif event.startswith(_FORBIDDEN):
-        _events.append(f"{event}{arguments!r:.200}")
-    elif event.startswith(_CHANGES) and not _inside(arguments[0]):
+    elif event.startswith(_FORBIDDEN) or (event.startswith(_CHANGES) and not _inside(arguments[0])):
         _events.append(f"{event}{arguments!r:.200}")
 
 

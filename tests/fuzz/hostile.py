@@ -7,7 +7,6 @@ import struct
 import zipfile
 import zlib
 
-import numpy as np
 from mutate import png, zipped
 from PIL import Image
 

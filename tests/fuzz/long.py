@@ -23,10 +23,10 @@ from multiprocessing.connection import Connection
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-import guard  # noqa: E402 (what is above decides how and where these are imported)
-from kinds import KINDS  # noqa: E402
+import guard
+from kinds import KINDS
 
-from sean_jax.errors import UserError  # noqa: E402
+from sean_jax.errors import UserError
 
 WALL_SECONDS = 60.0  # without an answer, a reader hangs
 # Readers that draw charts or trace networks take longer; fewer inputs do.

@@ -14,7 +14,7 @@ import mmap
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -142,17 +142,18 @@ def _views(tree: object) -> Iterator[tuple[str, View]]:
         place, depth, found = waiting.pop()
         if isinstance(found, View):
             yield place, found
-        elif isinstance(found, dict | list | tuple) and id(found) not in seen and depth < _DEEPEST:
-            seen.add(id(found))  # a dictionary may contain itself
-            for key, value in reversed(list(_entries(found))):
+        elif isinstance(found, dict | list | tuple) and depth < _DEEPEST:
+            states = found.states if isinstance(found, Unknown) else []
+            parts = {id(part): part for part in (found, *states) if id(part) not in seen}
+            seen.update(parts)  # parts may be in several places, even in themselves
+            for key, value in reversed([entry for part in parts.values() for entry in _entries(part)]):
                 inner = f"{place}{NESTED}{key}" if depth else str(key)
                 if len(inner) <= _LONGEST:
                     waiting.append((inner, depth + 1, value))
 
 
-def _entries(found: dict | list | tuple) -> Iterator[tuple[object, object]]:
-    for part in (found, *(found.states if isinstance(found, Unknown) else ())):
-        yield from part.items() if isinstance(part, dict) else enumerate(part)
+def _entries(part: dict | list | tuple) -> Iterable[tuple[object, object]]:
+    return part.items() if isinstance(part, dict) else enumerate(part)
 
 
 def _describe(tree: object) -> str:

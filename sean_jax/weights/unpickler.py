@@ -115,15 +115,15 @@ def _ordered_dict(pairs: object = None) -> _Dict:
 
 
 def _size(sizes: object) -> tuple[Any, ...]:
-    if not isinstance(sizes, tuple):
-        raise pickle.UnpicklingError("a size that is not a tuple")
+    if not isinstance(sizes, tuple) or len(sizes) > _MOST_DIMENSIONS:
+        raise pickle.UnpicklingError("a size that no tensor has")
     return sizes
 
 
 def _rebuild_tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> View:
     if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
-    numbers = tuple(tuple(map(_index, part[:_MOST_DIMENSIONS])) for part in (_size(size), _size(stride)))
+    numbers = tuple(tuple(map(_index, part)) for part in (_size(size), _size(stride)))
     return View(storage, _index(offset), *numbers)
 
 

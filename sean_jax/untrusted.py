@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-# Characters that command a terminal, and halves of surrogate pairs, which cannot be written to a file.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # characters that command a terminal
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _DEEPEST = 20
 
 
@@ -30,10 +30,14 @@ def check_tree(tree: Any) -> None:
     """Checks nested lists and dictionaries before functions that call themselves go through them.
 
     Raises:
-      ValueError: they are too deep, or hold a number that is too long to compute with or to be printed.
+      ValueError: they are too deep, or hold what cannot be written to a file or printed: half a surrogate pair, or a
+        very long number.
     """
     level = [tree]
     for _ in range(_DEEPEST):
+        names = [name for table in level if isinstance(table, dict) for name in table]
+        if any(isinstance(text, str) and _SURROGATE.search(text) for text in (*level, *names)):
+            raise ValueError("half of a surrogate pair, which is no character")
         if any(isinstance(value, int) and value.bit_length() > 64 for value in level):
             raise ValueError("a whole number of more than 64 bits")
         inner = (x.values() if isinstance(x, dict) else x for x in level if isinstance(x, dict | list))

@@ -85,7 +85,7 @@ def test_declared_sizes_are_compared_with_the_file(tmp_path):
         npz.read(tmp_path / "x.npz")
 
 
-def test_json_is_read_unless_it_is_deep_or_a_number_is_long():
+def test_json_is_read_unless_it_is_deep_or_cannot_be_printed():
     assert parse_json('{"a": [1, 2.5, null, "x"], "b": 18446744073709551615}') == {
         "a": [1, 2.5, None, "x"],
         "b": 2**64 - 1,
@@ -93,6 +93,9 @@ def test_json_is_read_unless_it_is_deep_or_a_number_is_long():
     assert parse_json("[" * 20 + "]" * 20)
     for text in ("[" * 22 + "]" * 22, "[" * 100_000, '{"a":' * 100_000):
         with pytest.raises(ValueError, match="more than 20 deep"):
+            parse_json(text)
+    for text in ('"\\ud800"', '{"a": {"\\udfff": 1}}'):
+        with pytest.raises(ValueError, match="surrogate"):
             parse_json(text)
     for text in (f"[{2**64}]", "9" * 4000):
         with pytest.raises(ValueError, match="64 bits"):

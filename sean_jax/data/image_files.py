@@ -25,8 +25,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000
 # Pillow's own limit refuses photographs of 179 megapixels or more. This one bounds an image to 1.6 GB.
 MAX_PIXELS = 2**29
 # A byte of a file stands for at most 1400 bytes of an image (LZW; deflate: 1032), so a larger image is not what its
-# header says, or a decompression bomb. Other compressions have no such bound; one colour fits into a few bytes.
-_MOST_PER_BYTE, _ALWAYS_READ = 1400, 1 << 26
+# header says. The formats that have no such bound are left out, and images that take little memory.
+_MOST_PER_BYTE, _ALWAYS_READ, _UNBOUNDED = 1400, 1 << 26, ("WEBP", "AVIF", "JPEG2000")
 _no_limit = threading.Lock()
 
 
@@ -124,7 +124,9 @@ def _size_fault(image: ImageFile.ImageFile, size: int) -> str | None:
     if pixels > MAX_PIXELS:
         return f"it has {declared}; expected at most {MAX_PIXELS // 10**6} million: divide it"
     decoded = pixels * len(image.getbands())
-    if decoded > max(_ALWAYS_READ, _MOST_PER_BYTE * size * (8 if image.mode == "1" else 1)):
+    if image.format not in _UNBOUNDED and decoded > max(
+        _ALWAYS_READ, _MOST_PER_BYTE * size * (8 if image.mode == "1" else 1)
+    ):
         return f"{size} bytes cannot hold its {declared}; save it again"
     return None
 

@@ -146,6 +146,7 @@ def image(rng: random.Random) -> bytes:
             plain = io.BytesIO()
             kind = rng.choice(("WEBP", "TIFF", "PNG", "GIF", "AVIF"))
             mode, side = rng.choice((("1", 9000), ("L", 9000), ("RGB", 3000), ("P", 5000)))
+            side = side if kind in ("TIFF", "PNG", "GIF") else 3000  # others have no bound but that of all images
             options = {
                 "TIFF": {"compression": "group4" if mode == "1" else "tiff_adobe_deflate"},
                 "WEBP": {"lossless": True},

@@ -4,6 +4,7 @@ import io
 import json
 import random
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -75,7 +76,8 @@ def in_zip(rng: random.Random, content: bytes, change: Callable[[bytes], bytes])
 def zipped(members: Sequence[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
     """A zip archive; names may occur twice."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of doubled names
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name[:65535]), data, compression)
     return buffer.getvalue()

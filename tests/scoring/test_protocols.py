@@ -154,7 +154,7 @@ def test_a_file_without_scores_is_refused(tmp_path, content, message):
         ({"classes": ["road"] * 19}, "a matrix of"),
         ({"dataset": "\x1b[2J"}, "where a name is expected"),
         ({"split": {"of": "val"}}, "where a name is expected"),
-        ({"network": "\ud800"}, "where a name is expected"),
+        ({"further": ["\ud800"]}, "surrogate"),
         ({"images": "many"}, "not a number"),
         ({"mean_iou": None}, "not a number"),
         ({"iou": {"road": "high"}}, "not a number"),

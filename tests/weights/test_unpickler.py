@@ -13,7 +13,7 @@ from sean_jax import weights
 from sean_jax.errors import UserError
 from sean_jax.weights.unpickler import Unpickler
 
-DEEP = 200_000
+DEEP = 100_000
 GET_ALL = b"h\x00h\x01\x85R"  # calls memo 0 with memo 1
 
 

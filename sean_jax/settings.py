@@ -76,9 +76,10 @@ def check(values: Any) -> None:
         value, allowed, expected = getattr(values, f.name), choices(type(values), f.name), kind(type(values), f.name)
         if value is None and type(None) in typing.get_args(typing.get_type_hints(type(values))[f.name]):
             continue
-        if type(value) is not expected and not (expected is float and type(value) is int):
+        fits = isinstance(value, (int, float) if expected is float else expected)
+        if not fits or isinstance(value, bool) is not (expected is bool):
             raise UserError(f"--{f.name}={value!r:.100} is of another type; expected {expected.__name__}")
-        if expected is int and abs(value) >= 2**53:
+        if isinstance(value, int) and value.bit_length() > 53:
             raise UserError(f"--{f.name}={value} is out of range")
         if allowed and value not in allowed:
             raise UserError(f"--{f.name}={value} is unknown; expected one of {', '.join(allowed)}")

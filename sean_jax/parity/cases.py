@@ -34,7 +34,7 @@ class Case(dict[str, np.ndarray]):
         """A setting that is a whole number, such as a seed or a size."""
         value = self._scalar(name)
         if not isinstance(value, int) or not 0 <= value < 2**32:
-            raise UserError(f"--case={self.path}: {name} is {value}; expected a whole number from 0 to 2³²")
+            raise UserError(f"--case={self.path}: {name} is {value}; expected a whole number; give a parity case")
         return value
 
     def number(self, name: str) -> float:
@@ -48,7 +48,7 @@ class Case(dict[str, np.ndarray]):
     def _scalar(self, name: str) -> int | float:
         value = self[name]
         if value.ndim or value.dtype.kind not in "iuf" or not np.isfinite(value):
-            raise UserError(f"--case={self.path}: {name} is {value!r:.100}; expected a number")
+            raise UserError(f"--case={self.path}: {name} is {value!r:.100}, not a number; give a parity case")
         return value.item()
 
 

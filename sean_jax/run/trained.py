@@ -6,7 +6,6 @@ import pathlib
 from typing import Any, NamedTuple
 
 from sean_jax import weights
-from sean_jax.config import from_flat_settings
 from sean_jax.data.catalogue import load_label_space
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
@@ -182,7 +181,7 @@ def _experiment_of(file: weights.WeightsFile, path: str) -> Experiment:
         space = load_label_space(count)
     known = {name: metadata[name] for name in ("height", "width", "method", "seed", "selection") if name in metadata}
     name, settings = architecture
-    found = from_flat_settings(
+    config = checked(
         {
             "architecture": name,
             "preset": "reference",
@@ -192,4 +191,4 @@ def _experiment_of(file: weights.WeightsFile, path: str) -> Experiment:
             **known,
         }
     )
-    return Experiment(checked(found), space)
+    return Experiment(config, space)

@@ -31,13 +31,8 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
 # PyTorch's storage class → element type; big-endian files are refused.
-_DTYPES: dict[str, np.dtype] = dict(
-    zip(
-        STORAGES,
-        map(np.dtype, ("<f4", "<f2", ml_dtypes.bfloat16, "<f8", "<i8", "<i4", "<i2", "i1", "u1", "?", "<c8", "<c16")),
-        strict=True,
-    )
-)
+_ELEMENTS = ("<f4", "<f2", ml_dtypes.bfloat16, "<f8", "<i8", "<i4", "<i2", "i1", "u1", "?", "<c8", "<c16")
+_DTYPES = {kind: np.dtype(elements) for kind, elements in zip(STORAGES, _ELEMENTS, strict=True)}
 
 # File name → shapes: chooses the tensors to read; name in the file → name in the result.
 Choose = Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, str]]

@@ -14,7 +14,9 @@ from kinds import KINDS
 
 from sean_jax.errors import UserError
 
-SHORT = settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+SHORT = settings(
+    max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 INPUTS = {"evaluation.json": 2, "metrics.jsonl": 2, "metadata": 10, "label": 10, "image": 10}  # others: 20
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from sean_jax.errors import UserError
-
 Spec = Iterable[tuple[str, tuple[int, ...], float]]  # name, shape and standard deviation of each tensor
 
 _LARGEST = 1 << 28  # elements of a tensor; fc6 of VGG-16 has 2.6 times fewer
@@ -30,9 +28,9 @@ def normal(seed: int, name: str, shape: tuple[int, ...], std: float) -> np.ndarr
 
 
 def check_size(name: str, shape: tuple[int, ...]) -> None:
-    """Raises a UserError if a shape, which may be a case's, is absurd."""
+    """Raises ValueError if a shape, which may be a case's, is absurd."""
     if math.prod(shape) > _LARGEST:
-        raise UserError(f"a tensor {name} of shape {shape}; expected at most {_LARGEST} elements: give a parity case")
+        raise ValueError(f"a tensor {name} of shape {shape}; expected at most {_LARGEST} elements")
 
 
 def direction(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -170,6 +170,13 @@ def from_flat_settings(values: Mapping[str, Any]) -> Config:
     )
 
 
+def check_values(config: Config) -> Config:
+    """Returns the configuration; raises a UserError if the type or the value of a setting is not allowed."""
+    for part in (config, config.method_settings, config.network_settings, config.optimizer_settings):
+        check(part)
+    return config
+
+
 def lookup(table: Mapping[str, Any], values: Mapping[str, Any], key: str) -> Any:
     """The entry of ``table`` that the setting ``key`` names; a UserError lists the valid names."""
     name = values.get(key) or getattr(Config, key)
@@ -236,9 +243,7 @@ def resolve(
         values["eval_split"] = None
     values.setdefault("initialization", "pretrained" if values.get("init_weights") else "scratch")
     values.setdefault("input_convention", input_convention or "bgr_mean")
-    config = from_flat_settings(values)
-    for part in (config, config.method_settings, config.network_settings, config.optimizer_settings):
-        check(part)
+    config = check_values(from_flat_settings(values))
     if config.batch_size % config.accumulate_steps:
         raise UserError(
             f"--accumulate_steps={config.accumulate_steps} does not divide --batch_size={config.batch_size}; "

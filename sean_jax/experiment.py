@@ -1,9 +1,11 @@
 """A run's resolved configuration and label space, and the network and method that they describe."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sean_jax.config import Config, flatten, from_flat_settings
+from sean_jax.config import Config, check_values, flatten, from_flat_settings
 from sean_jax.data.label_spaces import LabelSpace
+from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method
 from sean_jax.models import NETWORKS, Network
 
@@ -63,4 +65,16 @@ class Experiment(NamedTuple):
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Experiment":
         """The inverse of :meth:`to_json`; raises ValueError, KeyError, TypeError or UserError for anything else."""
-        return cls(from_flat_settings(flatten(content["settings"])), LabelSpace.from_dict(content["label_space"]))
+        config = checked(flatten(content["settings"]))
+        for name in ("steps", "initialization", "input_convention"):  # decided before a run starts
+            if getattr(config, name) is None:
+                raise ValueError(f"no {name}")
+        return cls(config, LabelSpace.from_dict(content["label_space"]))
+
+
+def checked(settings: Mapping[str, Any]) -> Config:
+    """The configuration that a file holds; raises ValueError for what no command would have written there."""
+    try:
+        return check_values(from_flat_settings(settings))
+    except UserError as error:
+        raise ValueError(str(error)) from None

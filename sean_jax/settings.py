@@ -71,9 +71,16 @@ def check(values: Any) -> None:
       UserError: a value is not allowed; the message names the flag.
     """
     for f in dataclasses.fields(values):
-        value, allowed = getattr(values, f.name), choices(type(values), f.name)
-        if value is None:
+        if not f.metadata:  # no setting
             continue
+        value, allowed, expected = getattr(values, f.name), choices(type(values), f.name), kind(type(values), f.name)
+        if value is None and type(None) in typing.get_args(typing.get_type_hints(type(values))[f.name]):
+            continue
+        fits = isinstance(value, (int, float) if expected is float else expected)
+        if not fits or isinstance(value, bool) is not (expected is bool):
+            raise UserError(f"--{f.name}={value!r:.100} is of another type; expected {expected.__name__}")
+        if isinstance(value, int) and value.bit_length() > 53:
+            raise UserError(f"--{f.name}={value} is out of range")
         if allowed and value not in allowed:
             raise UserError(f"--{f.name}={value} is unknown; expected one of {', '.join(allowed)}")
         least, most = f.metadata.get("least"), f.metadata.get("most")

@@ -6,14 +6,14 @@ precision on every platform.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
 from sean_jax.cli import command as cli
 from sean_jax.errors import UserError
 from sean_jax.parity import compare
-from sean_jax.parity.cases import family_of, load_case
+from sean_jax.parity.cases import Case, Check, family_of, load_case
 
 CASES = flags.DEFINE_multi_string(
     "case",
@@ -39,7 +39,7 @@ def verify(paths: Sequence[str]) -> None:
         case = load_case(path)
         print(path)
         print(f"  {'quantity':<44}{'largest error':>14}{'bound':>10}")
-        for check in compare(case, family_of(path)):
+        for check in _compared(case):
             verdict = "" if check.passed else "  OVER"
             print(f"  {check.quantity:<44}{check.error:>14.1e}{check.bound:>10.0e}{verdict}", flush=True)
             if not check.passed:
@@ -47,6 +47,17 @@ def verify(paths: Sequence[str]) -> None:
     if failed:
         raise UserError(f"{len(failed)} quantities differ from the reference by more than their bound: {failed[0]}, …")
     print("all quantities agree with the reference")
+
+
+def _compared(case: Case) -> Iterator[Check]:
+    """The checks of a case; an error of one that is not bundled is the file's."""
+    try:
+        yield from compare(case, family_of(case.path))
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        if pathlib.Path(case.path).parent.resolve() in (PARITY, PARITY / "full_width"):
+            raise
+        message = f"--case={case.path} does not hold what its name promises ({type(error).__name__}: {error!s:.300})"
+        raise UserError(f"{message}; give a parity case") from error
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ def test_unusable_weights_are_reported_in_one_line(evaluate, exported, tmp_path)
         "odd_architecture": file.metadata | {"architecture": {"fc_dilation": "wide"}},
         "odd_input": file.metadata | {"input_convention": "lab"},
         "other_width": file.metadata | {"architecture": file.metadata["architecture"] | {"width_multiplier": 1 / 16}},
+        "odd_network": file.metadata | {"network": {"name": "teacher"}},
+        "odd_colour": file.metadata | {"classes": file.metadata["classes"] | {"palette": [[float("inf")] * 3] * 19}},
         "empty": {"format": "sean_jax"},
     }.items():
         weights.write(tmp_path / f"{name}.npz", file.tensors, metadata)

@@ -94,7 +94,32 @@ def single_array(path):
         np.save(file, np.zeros(3))
 
 
-DAMAGES = (damage_nothing, damage_all, damage_end, damage_middle, keep_one, lose_one, single_array)
+def replace_setting(path):
+    with np.load(path) as case:
+        np.savez(path, **(dict(case) | {"seed": "x"}))
+
+
+def enlarge(path):
+    with np.load(path) as case:
+        np.savez(path, **(dict(case) | {"height": 2**31}))
+
+
+def hold_objects(path):
+    np.savez(path, seed=np.array([print], object))
+
+
+DAMAGES = (
+    replace_setting,
+    enlarge,
+    hold_objects,
+    damage_nothing,
+    damage_all,
+    damage_end,
+    damage_middle,
+    keep_one,
+    lose_one,
+    single_array,
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -103,3 +128,13 @@ def test_a_broken_case_is_reported_in_one_line(session_dir, tmp_path, damage):
     path.write_bytes(SHIPPED.read_bytes())
     damage(path)
     assert_refused(commands.run(tmp_path / "output", "verify", case=path), "verify", "case.npz", "parity case")
+
+
+def test_a_case_that_does_not_hold_what_its_name_promises_is_refused(tmp_path):
+    with np.load(PARITY / "domain_losses_a.npz") as case:
+        arrays = dict(case)
+    np.savez(tmp_path / "domain_losses_x.npz", **(arrays | {"check_values": arrays["check_values"].astype(str)}))
+    with pytest.raises(
+        UserError, match=r"(?s)domain_losses_x\.npz does not hold what its name promises .*; give a parity"
+    ):
+        verify.verify([str(tmp_path / "domain_losses_x.npz")])

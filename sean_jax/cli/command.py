@@ -26,8 +26,19 @@ WRITE_ERRNOS = (
 )
 
 
-def _fail(command: str, message: str, code: int) -> NoReturn:
+_LONGEST = 4000  # characters of a message; names and values in it may be a file's
+
+
+def one_line(message: str) -> str:
+    """A message as it is printed: on one line, of bounded length, without characters that command a terminal."""
     line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[:_LONGEST]} …"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _fail(command: str, message: str, code: int) -> NoReturn:
+    line = one_line(message)
     if "tqdm" in sys.modules:  # an open progress bar would end up on the same line
         for bar in list(sys.modules["tqdm"].tqdm._instances):
             bar.close()

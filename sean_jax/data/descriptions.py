@@ -21,6 +21,7 @@ _DATASET_KEYS = (
 _CLASS_KEYS = ("name", "color", "colors", "id", "ids", "includes")
 # Of LABEL_ENCODINGS; trainIds are ids like others: a file says what each means.
 _LABEL_FORMATS = ("ids", "red16", "rgb")
+_LONGEST, _MOST_STARS = 1000, 4  # of a pattern
 _SPLIT_KEYS = ("images", "labels", "frames")
 
 
@@ -114,6 +115,10 @@ def _splits(file: TomlFile) -> dict[str, Split]:
         for key, pattern in (("images", images), ("labels", labels)):
             if pattern is None:
                 continue
+            if len(pattern) > _LONGEST or any(part.count("*") > _MOST_STARS for part in pattern.split("/")):
+                # What stars stand for is found by trying, which takes ages where there are many.
+                limits = f"at most {_LONGEST} characters, and {_MOST_STARS} '*' in a name"
+                file.fail(f"{key} is {pattern[:80]!r}…; expected {limits}", "splits", name, key)
             if ".." in pattern or "**" in pattern or pattern.startswith("~"):
                 file.fail(f"{key} is {pattern!r}; expected a path without '~', '..' and '**'", "splits", name, key)
             if key == "images" and pattern.startswith("/"):

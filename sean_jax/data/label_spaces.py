@@ -7,6 +7,8 @@ label map of that space holds class indices, or :data:`IGNORE_LABEL` where a pix
 import dataclasses
 from typing import Any
 
+from sean_jax.untrusted import CONTROL
+
 IGNORE_LABEL = 255
 
 Color = tuple[int, int, int]
@@ -65,7 +67,11 @@ class LabelSpace:
             )
         if not 1 <= len(self.classes) <= IGNORE_LABEL:
             raise ValueError(f"label space {self.name!r} has {len(self.classes)} classes; expected 1 to {IGNORE_LABEL}")
+        if not all(type(value) is int and 0 <= value <= 255 for color in self.palette for value in color):
+            raise ValueError(f"label space {self.name!r} has a colour whose values are not 0 to 255")
         names = [*self.classes, *(merged for merges in self.includes for merged in merges)]
+        if odd := [name for name in (self.name, *names) if CONTROL.search(name)]:
+            raise ValueError(f"label space {self.name!r} has a name with control characters: {odd[0]!r}")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"label space {self.name!r} names {', '.join(twice)} more than once; name each class once")
@@ -95,7 +101,7 @@ class LabelSpace:
         """Raises KeyError, TypeError or ValueError when ``description`` is not one of :meth:`to_dict`'s."""
         palette = []
         for red, green, blue in description["palette"]:
-            palette.append((int(red), int(green), int(blue)))
+            palette.append((red, green, blue))
         return cls(
             name=str(description["name"]),
             classes=tuple(str(name) for name in description["classes"]),

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sean_jax.errors import UserError
+from sean_jax.untrusted import check_tree
 
 Keys = tuple[str | int, ...]
+# The parser takes memory and time by the square of the length of a dotted key, which cannot be divided into lines.
+_LONGEST_LINE = 5000
 # Multi-line strings, strings and comments, in which line breaks, brackets and "#" mean nothing; then
 # the characters that do have a meaning. The text between the tokens is not needed.
 _TOKEN = re.compile(
@@ -30,10 +33,16 @@ class TomlFile:
         self.path = Path(path).expanduser()
         try:
             self._text = self.path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
+            for number, line in enumerate(self._text.split("\n"), 1):
+                if len(line) > _LONGEST_LINE:
+                    raise ValueError(f"line {number} has more than {_LONGEST_LINE} characters; divide it")
             self.data: dict[str, Any] = tomllib.loads(self._text)
+            check_tree(self.data)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; expected a TOML file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise UserError(f"{path} holds lists or tables that are nested too deeply") from None
+        except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError, too
             raise UserError(f"{path} is not valid TOML: {error}") from None
 
     def fail(self, message: str, *keys: str | int) -> NoReturn:

@@ -1,14 +1,13 @@
 """Reads parity cases and compares recomputed values with theirs."""
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from sean_jax import npz
 from sean_jax.errors import UserError
 from sean_jax.parity import seeded
 from sean_jax.training.parallel import AXIS
@@ -32,16 +31,25 @@ class Case(dict[str, np.ndarray]):
             self[name]
 
     def integer(self, name: str) -> int:
-        """A setting that is a whole number."""
-        return int(self[name])
+        """A setting that is a whole number, such as a seed or a size."""
+        value = self._scalar(name)
+        if not isinstance(value, int) or not 0 <= value < 2**32:
+            raise UserError(f"--case={self.path}: {name} is {value}; expected a whole number; give a parity case")
+        return value
 
     def number(self, name: str) -> float:
         """A setting that is a number."""
-        return float(self[name])
+        return float(self._scalar(name))
 
     def settings(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of the named settings that the case holds, as Python numbers."""
-        return {name: self[name].item() for name in names if name in self}
+        return {name: self._scalar(name) for name in names if name in self}
+
+    def _scalar(self, name: str) -> int | float:
+        value = self[name]
+        if value.ndim or value.dtype.kind not in "iuf" or not np.isfinite(value):
+            raise UserError(f"--case={self.path}: {name} is {value!r:.100}, not a number; give a parity case")
+        return value.item()
 
 
 class Check(NamedTuple):
@@ -63,10 +71,9 @@ def load_case(path: str) -> Case:
       UserError: the file is missing or is not an ``.npz`` file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            case = Case(file)
-    except (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise UserError(f"--case={path} cannot be read as an .npz file ({error}); give a parity case") from None
+        case = Case(npz.read(path))
+    except UserError as error:
+        raise UserError(f"--case={path} is not a parity case: {error}") from None
     case.path = path
     return case
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sean_jax.data.label_spaces import IGNORE_LABEL
+from sean_jax.parity.seeded import check_size
 
 # (Index in the authors' ``features``, input channels, output channels); 29 and 31 are fc6 and fc7.
 _FEATURES = (
@@ -39,6 +40,7 @@ def seeded_batch(seed: int, num_classes: int, batch_size: int, height: int, widt
       ``[b, h, w, 3]`` float32, standard normal, RGB.
     """
     rng = np.random.default_rng(seed)
+    check_size("source", (batch_size, height, width, 3))
     cells = (batch_size, -(-height // 8), -(-width // 8))
 
     def enlarge(coarse: np.ndarray) -> np.ndarray:

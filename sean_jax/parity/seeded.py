@@ -4,6 +4,7 @@ Every tensor has a random stream of its own, seeded with the case's seed and the
 depends on nothing else, so tensors may be drawn in any order.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -11,6 +12,7 @@ import numpy as np
 
 Spec = Iterable[tuple[str, tuple[int, ...], float]]  # name, shape and standard deviation of each tensor
 
+_LARGEST = 1 << 28  # elements of a tensor; fc6 of VGG-16 has 2.6 times fewer
 VGG_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -21,7 +23,14 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 def normal(seed: int, name: str, shape: tuple[int, ...], std: float) -> np.ndarray:
     """Normal values of standard deviation ``std``; float32."""
+    check_size(name, shape)
     return stream(seed, name).standard_normal(shape, dtype=np.float32) * np.float32(std)
+
+
+def check_size(name: str, shape: tuple[int, ...]) -> None:
+    """Raises ValueError if a shape, which may be a case's, is absurd."""
+    if math.prod(shape) > _LARGEST:
+        raise ValueError(f"a tensor {name} of shape {shape}; expected at most {_LARGEST} elements")
 
 
 def direction(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -44,6 +53,7 @@ def conv(
 
 def image(seed: int, name: str, batch: int, height: int, width: int, block: int = 8) -> np.ndarray:
     """``[b, h, w, 3]`` float32, RGB, whole numbers in 0–255: blocks of one colour with noise."""
+    check_size(name, (batch, height, width, 3))
     rng = stream(seed, name)
     cells = rng.uniform(0, 255, (batch, -(-height // block), -(-width // block), 3))
     values = cells.repeat(block, 1).repeat(block, 2)[:, :height, :width]
@@ -54,6 +64,7 @@ def label(
     seed: int, name: str, batch: int, height: int, width: int, num_classes: int, ignore: int, block: int = 8
 ) -> np.ndarray:
     """``[b, h, w]`` int32: blocks of one class, with a tenth of the pixels set to ``ignore``."""
+    check_size(name, (batch, height, width))
     rng = stream(seed, name)
     cells = rng.integers(0, num_classes, (batch, -(-height // block), -(-width // block)))
     values = cells.repeat(block, 1).repeat(block, 2)[:, :height, :width].astype(np.int32)

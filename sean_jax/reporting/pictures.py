@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from sean_jax.data import image_files
 from sean_jax.reporting.tables import hex_color
 from sean_jax.scoring.visualize import evenly_spaced, heat_map
 
@@ -35,20 +36,16 @@ def selection(steps: Sequence[int]) -> list[int]:
 def embed(step: int, path: pathlib.Path) -> Picture:
     """The picture in a file: unchanged if it is small enough, otherwise scaled down to :data:`WIDEST`."""
     try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
-            if picture.width <= WIDEST:
+        picture, content = image_files.open_image(path)
+        with image_files.explained():
+            if picture.format == "PNG" and picture.width <= WIDEST:
+                picture.load()
                 return Picture(step, _address("png", content), *picture.size)
-            size = WIDEST, max(1, round(picture.height * WIDEST / picture.width))
+            size = min(WIDEST, picture.width), max(1, round(picture.height * min(1, WIDEST / picture.width)))
             file = io.BytesIO()
             picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", quality=88)
             return Picture(step, _address("webp", file.getvalue()), *size, shrunk=True)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-    ):  # Pillow's errors for a file that was cut off when its process was killed
+    except image_files.BadFileError:  # one that was cut off when its process was killed
         return Picture(step, None)
 
 

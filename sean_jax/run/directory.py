@@ -16,6 +16,7 @@ from sean_jax.config import differences
 from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
 from sean_jax.run.records import parse_line
+from sean_jax.untrusted import parse_json
 
 STAGES = "stages"  # runs that a run needs first; they are there before it starts
 # What a run writes beside config.json. Other entries are others': a scheduler's log, .gitignore, lost+found.
@@ -179,7 +180,7 @@ def load(workdir: str | os.PathLike[str]) -> Experiment:
     """
     path = config_path(pathlib.Path(workdir))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         if "version" not in content and "settings" in content:
             raise UserError(
                 f"{path} was written by sean-jax 0.1.0; resume, evaluate or export (port_weights) this run with that "
@@ -190,7 +191,7 @@ def load(workdir: str | os.PathLike[str]) -> Experiment:
         raise UserError(
             f"--workdir={workdir} contains no run (config.json is missing); give the --workdir of a training run"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:  # not JSON, unknown fields, or values of the wrong type
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # not JSON, or not what was written there
         raise UserError(
             f"{path} is damaged or was written by another version ({error!r}); restore it, or train again in another "
             "--workdir"

@@ -1,6 +1,5 @@
 """Reads the files of a run directory: ``config.json``, ``metrics.jsonl`` and ``timing.jsonl``."""
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ from sean_jax.config import flatten
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
 from sean_jax.scoring.stored import is_number
+from sean_jax.untrusted import parse_json
 
 
 class Configuration(NamedTuple):
@@ -31,13 +31,14 @@ def read_configuration(path: pathlib.Path) -> Configuration:
       UserError: it is not the configuration of a run.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         nested = content["settings"]
         settings = flatten(nested)
         groups = {name: owner for owner, part in nested.items() if isinstance(part, dict) for name in part}
         if missing := [name for name in ("steps", "method", "source", "target") if settings.get(name) is None]:
             raise ValueError(f"{', '.join(missing)} missing")
-        int(settings["steps"])
+        if not isinstance(settings["steps"], int):
+            raise ValueError("steps is not a whole number")
         return Configuration(settings, groups, LabelSpace.from_dict(content["label_space"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a run's configuration ({error!r}); train anew or restore the file") from None
@@ -62,10 +63,10 @@ def parse_line(line: bytes, path: pathlib.Path, number: int) -> dict[str, float]
       UserError: the line is damaged.
     """
     try:
-        values = json.loads(line)
-        if "step" in values and all(map(is_number, values.values())):
+        values = parse_json(line)
+        if isinstance(values["step"], int) and values["step"] >= 0 and all(map(is_number, values.values())):
             return values
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(
         f"{path}, line {number} is damaged; expected an object of numbers with a step; "

@@ -6,16 +6,16 @@ import pathlib
 from typing import Any, NamedTuple
 
 from sean_jax import weights
-from sean_jax.config import from_flat_settings
 from sean_jax.data.catalogue import load_label_space
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.errors import UserError
-from sean_jax.experiment import Experiment
+from sean_jax.experiment import Experiment, checked
 from sean_jax.methods import Translators
 from sean_jax.models import NETWORKS
 from sean_jax.run import directory
 from sean_jax.run.checkpoints import abstract_state, read_network, read_translators
 from sean_jax.settings import names
+from sean_jax.untrusted import CONTROL
 
 # Help text of --input_convention in the commands that read weights.
 CONVENTION_HELP = "input normalisation that the weights need; default: what the file, its names or its values tell"
@@ -121,7 +121,8 @@ def _open_file(path: str, input_convention: str | None) -> TrainedNetwork:
     try:
         experiment = _experiment_of(file, path)
         abstract = experiment.network().abstract_params()
-    except (KeyError, TypeError, ValueError) as error:  # metadata that this project did not write
+        name, step = _place_in_run(weights.metadata(file))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # metadata that this project did not write
         raise UserError(
             f"--weights={path} has damaged metadata ({error!r}); write the file again with port_weights"
         ) from None
@@ -131,9 +132,16 @@ def _open_file(path: str, input_convention: str | None) -> TrainedNetwork:
             f"--weights={path} is not a complete network: it lacks {', '.join(report.missing[:3])}, …; give weights of "
             "a complete segmentation network"
         )
-    metadata = weights.metadata(file)
     origin = f"{path} ({file.origin})" if file.origin else path
-    return TrainedNetwork(experiment, params, metadata.get("network", "weights file"), metadata.get("step"), origin)
+    return TrainedNetwork(experiment, params, name, step, origin)
+
+
+def _place_in_run(metadata: dict[str, Any]) -> tuple[str, int | None]:
+    """The network's name in the run that a file is of, and the step."""
+    name, step = metadata.get("network", "weights file"), metadata.get("step")
+    if not isinstance(name, str) or CONTROL.search(name) or not isinstance(step, int | None):
+        raise ValueError(f"network {name!r:.100} at step {step!r:.100}")
+    return name, step
 
 
 def architecture_of(metadata: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -173,7 +181,7 @@ def _experiment_of(file: weights.WeightsFile, path: str) -> Experiment:
         space = load_label_space(count)
     known = {name: metadata[name] for name in ("height", "width", "method", "seed", "selection") if name in metadata}
     name, settings = architecture
-    config = from_flat_settings(
+    config = checked(
         {
             "architecture": name,
             "preset": "reference",

@@ -1,6 +1,5 @@
 """Stored scores (``evaluation.json``, ``scores.json``): reading, applying another protocol, tables. NumPy only."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -10,12 +9,16 @@ import numpy as np
 
 from sean_jax.errors import UserError
 from sean_jax.scoring.protocols import score
+from sean_jax.untrusted import CONTROL, parse_json
 
 # Two scores are comparable if these are equal. The method, the seed and the step may differ.
 COMPARABLE = ("protocol", "dataset", "split", "images", "input_size", "resolution", "interpolation", "selection")
 
 # What every entry says beside its confusion matrix.
 STAMP = ("network", "checkpoint", "step", "seed", *COMPARABLE, "classes", "iou", "mean_iou")
+# Of these, those that are texts, and those that are numbers where they are known.
+_TEXTS = ("network", "checkpoint", *(key for key in COMPARABLE if key != "images"))
+_NUMBERS = ("step", "seed", "images")
 
 
 def read_scores(path: str | os.PathLike[str], label: str | None = None) -> dict[str, dict[str, Any]]:
@@ -30,8 +33,8 @@ def read_scores(path: str | os.PathLike[str], label: str | None = None) -> dict[
     """
     label = label or str(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        with open(path, "rb") as file:
+            content = parse_json(file.read())
         scores = {content["network"]: content} if "confusion_matrix" in content else content
         if not scores:
             raise ValueError("no network")
@@ -94,14 +97,20 @@ def score_table(scores: Mapping[str, Mapping[str, Any]], *, mixed: bool = False)
 def _check(name: str, entry: dict[str, Any]) -> None:
     if missing := [key for key in ("confusion_matrix", *STAMP) if key not in entry]:
         raise ValueError(f"{name}: {', '.join(missing)} missing")
-    confusion, classes = np.array(entry["confusion_matrix"], np.int64), entry["classes"]
-    if confusion.shape != (len(classes),) * 2 or not classes or confusion.min() < 0:
+    confusion, classes = np.array(entry["confusion_matrix"]), entry["classes"]
+    if not isinstance(classes, list) or confusion.shape != (len(classes),) * 2 or len(set(classes)) != len(classes) > 0:
         raise ValueError(f"{name}: a matrix of {confusion.shape} for {len(classes)} classes")
-    numbers = [entry["mean_iou"], *(value for value in entry["iou"].values() if value is not None)]
-    if not all(map(is_number, numbers)):
+    if confusion.dtype != np.int64 or confusion.min() < 0 or confusion.sum(dtype=float) >= 2**63:
+        raise ValueError(f"{name}: a matrix that does not hold counts")
+    texts = [*classes, *entry["iou"], *(entry[key] for key in _TEXTS)]
+    if odd := [text for text in texts if not isinstance(text, str) or CONTROL.search(text)]:
+        raise ValueError(f"{name}: {odd[0]!r:.100} where a name is expected")
+    numbers = [entry["mean_iou"], *entry["iou"].values(), *(entry[key] for key in _NUMBERS)]
+    if not all(number is None or is_number(number) for number in numbers) or entry["mean_iou"] is None:
         raise ValueError(f"{name}: a score that is not a number")
 
 
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return whole or (isinstance(value, float) and math.isfinite(value))

@@ -17,7 +17,7 @@ _NORMALISED = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
 
 def is_vgg16_bn(tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether these are torchvision's ``vgg16_bn`` (or timm's): 13 convolutions, each with a batch normalisation."""
-    means = [re.fullmatch(r"features\.(\d+)\.running_mean", name) for name in tensors]
+    means = [re.fullmatch(r"features\.([0-9]{1,3})\.running_mean", name) for name in tensors]
     found = sorted(int(match[1]) for match in means if match)
     return found == [index + 1 for index in _NORMALISED]
 

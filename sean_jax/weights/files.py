@@ -12,8 +12,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sean_jax import atomic
+from sean_jax import atomic, npz
 from sean_jax.errors import UserError
+from sean_jax.untrusted import parse_json
 from sean_jax.weights import torch_pickle
 from sean_jax.weights.batch_norm import fold_vgg16_bn, is_vgg16_bn
 from sean_jax.weights.unwrap import unwrap
@@ -70,6 +71,8 @@ def read(path: str | os.PathLike[str], input_convention: str | None = None) -> W
         raise UserError(
             f"{path} is damaged or not a {path.suffix} file ({reason}); download or save it again"
         ) from error
+    if (odd := next((name for name in tensors if not name.isprintable()), None)) is not None:
+        raise UserError(f"{path} names a tensor {odd!r:.200}, which no network has; save the network's weights again")
     tensors = {name: _to_float32(value) for name, value in tensors.items()}
     if is_vgg16_bn(tensors):
         tensors = _folded(tensors, path)
@@ -83,6 +86,8 @@ def _folded(tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]
         return fold_vgg16_bn(tensors)
     except KeyError as error:
         raise UserError(f"{path} looks like vgg16_bn but lacks {error.args[0]}; download or save it again") from None
+    except (ValueError, IndexError, TypeError) as error:
+        raise UserError(f"{path} looks like vgg16_bn with other shapes ({error}); download or save it again") from None
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -149,10 +154,7 @@ def _read_safetensors(path: Path) -> _Content:
 
 
 def _read_npz(path: Path) -> _Content:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = npz.read(path)
     metadata = arrays.pop(_NPZ_METADATA, None)
     found = unwrap({name: array.shape for name, array in arrays.items()}, str(path))
     tensors = {new: arrays[name] for name, new in found.names.items()}
@@ -160,7 +162,7 @@ def _read_npz(path: Path) -> _Content:
 
 
 def _parse(text: str | bytes | None) -> dict[str, Any]:
-    metadata = {} if text is None else json.loads(text)
+    metadata = {} if text is None else parse_json(text)
     if not isinstance(metadata, dict):
         raise ValueError("its metadata is not a JSON object")
     return metadata

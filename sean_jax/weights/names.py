@@ -110,7 +110,7 @@ def other_architecture(file: WeightsFile) -> str | None:
 def _identify_modules(file: WeightsFile) -> str:
     if "conv1_1.weight" in file.tensors:
         return "vgg16_caffe"
-    matches = (re.fullmatch(r"features\.(\d+)\.weight", name) for name in file.tensors)
+    matches = (re.fullmatch(r"features\.([0-9]{1,3})\.weight", name) for name in file.tensors)
     indices = sorted(int(match[1]) for match in matches if match)
     layouts = {
         "sean": _AUTHORS_FEATURES,

@@ -5,8 +5,9 @@ torch.compile's ``_orig_mod``), and a prefix before all names of the network (``
 recognised by the first layer of VGG-16, which every supported network has.
 """
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sean_jax.errors import UserError
@@ -20,6 +21,7 @@ _INSERTED = frozenset(
         *("_modules", "_parameters", "_buffers"),
     )
 )
+_WRAPPERS = re.compile(r"((module|model)\.)*")
 # Names of VGG-16's first layer in torchvision's and the authors' code, and in Caffe's.
 _FIRST_LAYERS = (("features", "0"), ("conv1_1",))
 # Words in the prefix of a network, best first: the network that is usually evaluated. Others stand in the middle.
@@ -65,7 +67,7 @@ def unwrap(shapes: Mapping[str, tuple[int, ...]], path: str = "") -> Found:
     candidates = _candidates(parts, shapes)
     if not candidates:
         return Found(_usual_dictionary(shapes), "")
-    members = {candidate.prefix: _members(candidate, candidates, parts) for candidate in candidates}
+    members = _members(candidates, parts)
 
     def rank(candidate: _Candidate) -> tuple[int, int, int, int]:
         usual = candidate.prefix[0] if candidate.prefix else ""
@@ -75,13 +77,17 @@ def unwrap(shapes: Mapping[str, tuple[int, ...]], path: str = "") -> Found:
     best, *others = sorted(candidates, key=rank)
     if others and rank(others[0]) == rank(best):
         raise UserError(
-            f"{path} holds several networks ({', '.join(c.first for c in (best, *others))}); save the one that is "
-            "meant by itself: torch.save(network.state_dict(), ...)"
+            f"{path} holds several networks ({_listed([best, *others])}); save the one that is meant by itself: "
+            "torch.save(network.state_dict(), ...)"
         )
     names = members[best.prefix]
     plain = names[best.first] == best.first and not others
-    said = "" if plain else f"read from {best.first}" + "".join(f", not from {other.first}" for other in others)
+    said = "" if plain else f"read from {best.first}" + f", not from {_listed(others, ', not from ')}" * bool(others)
     return Found(names, said)
+
+
+def _listed(candidates: Sequence[_Candidate], separator: str = ", ") -> str:
+    return separator.join(candidate.first for candidate in candidates[:5]) + ", …" * (len(candidates) > 5)
 
 
 def _candidates(parts: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple[int, ...]]) -> list[_Candidate]:
@@ -102,16 +108,16 @@ def _candidates(parts: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple
 
 
 def _members(
-    candidate: _Candidate, candidates: Iterable[_Candidate], parts: Mapping[str, tuple[str, ...]]
-) -> dict[str, str]:
-    """The tensors under a candidate's prefix that are not under a longer prefix of another one."""
-    own = candidate.prefix
-    inner = [c.prefix for c in candidates if len(c.prefix) > len(own) and c.prefix[: len(own)] == own]
-    found = {}
+    candidates: Iterable[_Candidate], parts: Mapping[str, tuple[str, ...]]
+) -> dict[tuple[str, ...], dict[str, str]]:
+    """By prefix: the tensors under it that are not under a longer one, and their names in the network."""
+    bare = {candidate.prefix: candidate.bare for candidate in candidates}
+    lengths = sorted({len(prefix) for prefix in bare}, reverse=True)
+    found: dict[tuple[str, ...], dict[str, str]] = {prefix: {} for prefix in bare}
     for name, components in parts.items():
-        under = components[: len(own)] == own and not any(components[: len(prefix)] == prefix for prefix in inner)
-        if under:
-            found[name] = ".".join((*["features"] * candidate.bare, *components[len(own) :]))
+        own = next((components[:n] for n in lengths if components[:n] in bare), None)
+        if own is not None:
+            found[own][name] = ".".join((*["features"] * bare[own], *components[len(own) :]))
     return found
 
 
@@ -138,8 +144,6 @@ def _usual_dictionary(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
 
     outer = min(dictionaries, key=rank)
     names = {name: name.removeprefix(outer + NESTED) for name in dictionaries[outer]}
-    while prefix := next(
-        (p for p in ("module.", "model.") if all(name.startswith(p) for name in names.values())), None
-    ):
-        names = {name: inner.removeprefix(prefix) for name, inner in names.items()}
-    return names
+    wrappers = [match[0] for inner in names.values() if (match := _WRAPPERS.match(inner))]
+    shared = os.path.commonprefix(wrappers).rfind(".") + 1  # noqa: RUF071 (character by character is what is meant)
+    return {name: inner[shared:] for name, inner in names.items()}

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sean_jax.cli.command import expand_home
+from sean_jax.cli.command import expand_home, one_line
 
 
 def test_home_is_expanded_in_flags(monkeypatch):
@@ -167,3 +167,9 @@ def test_a_home_that_there_is_not_is_not_made_up():
     result = _python(program + "command.run(lambda: print('not reached'), 'tool')", "--x=~/run")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "tool: --x=~/run: this user has no home folder; give the whole path\n"
+
+
+def test_a_message_is_one_line_that_commands_no_terminal():
+    """Names in it may be a file's."""
+    assert one_line("no class\n 'größe'\x1b[2J\x9b1m\ud800") == r"no class 'größe'\x1b[2J\x9b1m\ud800"
+    assert len(one_line("x" * 10**6)) < 5000

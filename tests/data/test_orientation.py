@@ -93,13 +93,22 @@ def test_pngs_with_large_texts_and_profiles_are_sound(tmp_path, monkeypatch, tex
 
 
 def test_large_images_are_read_and_absurd_ones_refused_before_memory_is_taken(tmp_path):
-    for name, size in (("large", (20_000, 10_000)), ("bomb", (100_000, 100_000))):
-        header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
-        rest = chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
-        (tmp_path / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + rest)
+    def write(name, width, height, rows):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+        rest = chunk(b"IDAT", zlib.compress(bytes(rows * (1 + width // 8)))) + chunk(b"IEND", b"")
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + header + rest)
+
+    write("large.png", 20_000, 10_000, rows=10_000)
     assert image_files.check_header(tmp_path / "large.png") == (20_000, 10_000)  # Pillow alone refuses it
-    with pytest.raises(image_files.BadFileError, match="100000x100000 pixels; expected at most 536 million"):
-        image_files.read_image(tmp_path / "bomb.png")
+    write("absurd.png", 100_000, 100_000, rows=1)
+    write("hollow.png", 25_000, 20_000, rows=1)
+    for name, message in (
+        ("absurd", "it has 100000x100000 pixels; expected at most 536 million"),
+        ("hollow", "bytes cannot hold its 25000x20000 pixels; save it again"),
+    ):
+        for read in (image_files.check_header, image_files.read_image):
+            with pytest.raises(image_files.BadFileError, match=message):
+                read(tmp_path / f"{name}.png")
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):

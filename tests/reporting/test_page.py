@@ -4,11 +4,13 @@ import html.parser
 import json
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
 from sean_jax.data.label_spaces import LABEL_SPACES
+from sean_jax.errors import UserError
 from sean_jax.reporting.page import render
 from sean_jax.reporting.rundata import load_runs
 
@@ -247,6 +249,30 @@ def test_a_comparison_names_the_differing_settings_and_every_run(finished, run_c
     assert page.text.count(f"{finished.name}, {first}") == 3  # the chart's legend, evaluations, note on the classes
     assert f"{run_copy.name} − {finished.name}" in page.text
     assert "run: no mask ratio is recorded (method source_only)" in " ".join(page.text.split())
+
+
+def test_runs_may_differ_in_a_setting_of_their_method_alone(finished, run_copy):
+    """The first row of the table then is one with a heading."""
+    rewrite(run_copy / "config.json", lambda c: c["settings"]["sean"].update(attention_threshold=0.9))
+    differing = page_of(finished, run_copy).content.split("Settings in which the runs differ")[1].split("</table>")[0]
+    assert re.findall(r'<th scope="(?:row|rowgroup)"[^>]*>(\w+)', differing) == ["sean", "attention_threshold"]
+
+
+def test_pictures_of_other_kinds_start_no_program(run_copy, monkeypatch):
+    """A picture may have been replaced, by PostScript for instance, which Pillow has Ghostscript read."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_args, **_options: pytest.fail("a program was started"))
+    for picture in (run_copy / "pictures").iterdir():
+        picture.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n")
+    assert not [a for tag, a in page_of(run_copy).tags if tag == "img"]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 1.5}', '{"step": -1}', '{"step": 1, "x": 1e999}', '{"step": %s}' % ("9" * 400), "[" * 10**5]
+)
+def test_a_line_of_metrics_that_no_run_writes_is_refused(run_copy, line):
+    (run_copy / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
+        load_runs([str(run_copy)])
 
 
 def test_runs_of_one_name_are_told_apart(finished, tmp_path):

@@ -165,13 +165,51 @@ def test_the_parameter_overview_counts_every_parameter(tmp_path):
     assert lines == ["student: 1,728 parameters", "  trunk/conv1_1/kernel  float32[3, 3, 3, 64]  1,728"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": "0.2.0", "settings": {}}', "null"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"version": "0.2.0", "settings": {}}',
+        "null",
+        "[" * 10**5,
+        '{"version": "0.2.0", "settings": []}',
+    ],
+)
 def test_a_damaged_configuration_is_reported_in_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"config\.json is damaged or was written by another version"):
         rundir.load(tmp_path)
     with pytest.raises(UserError, match=r"config\.json is damaged or was written by another version"):
         rundir.check(tmp_path, RUN)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": None}, "no steps"),
+        ({"initialization": None}, "no initialization"),
+        ({"precision": "half"}, "--precision=half is unknown"),
+        ({"precision": 255}, "--precision=255 is of another type; expected str"),
+        ({"height": "64"}, "--height='64' is of another type; expected int"),
+        ({"batch_size": True}, "--batch_size=True is of another type; expected int"),
+        ({"batch_size": None}, "--batch_size=None is of another type; expected int"),
+        ({"seed": 1.5}, "--seed=1.5 is of another type; expected int"),
+        ({"width": 2**60}, "--width=1152921504606846976 is out of range"),
+        ({"sean": {"noise_std": "loud"}}, "--noise_std='loud' is of another type; expected float"),
+        ({"sean": []}, "there is no setting sean"),
+        ({"deeplab": {"fc_channels": 0}}, "--fc_channels=0 is too small"),
+    ],
+)
+def test_values_that_no_command_writes_are_reported_in_one_line(tmp_path, settings, message):
+    rundir.create(tmp_path, RUN, {})
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["settings"] |= settings
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"config\.json is damaged .*{message}"):
+        rundir.load(tmp_path)
 
 
 def test_a_failed_create_leaves_no_folder(tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sean_jax.data.dataset import LABEL_ENCODINGS, TRAIN_IDS, Dataset
-from sean_jax.data.image_files import BadFileError, LabelFile, open_label
+from sean_jax.data.image_files import BadFileError
+from sean_jax.data.label_files import LabelFile, open_label
 from sean_jax.data.preparation.evidence import Layout, Palettes, looks_blended
 
 _VALID_TRAIN_IDS = frozenset([*TRAIN_IDS, 255])

@@ -13,6 +13,7 @@ import numpy as np
 # there are few steps, since noise has ramps too. In small labels, things are a pixel wide: up to 0.2 at 64x32.
 _RAMPS, _SMALL_RAMPS, _SMALL = 0.12, 0.25, 50_000
 _FEW_STEPS = 0.3
+_STRIP = 128  # rows or columns that are looked at together: several numbers a pixel are kept meanwhile
 
 
 def looks_blended(values: np.ndarray) -> bool:
@@ -21,8 +22,9 @@ def looks_blended(values: np.ndarray) -> bool:
     Ids are names and not amounts: three neighbours of rising ids are rare in a label.
     """
     steps = ramps = total = 0
-    for along in (values, values.T):
-        difference = np.sign(np.diff(along.astype(np.int32), axis=1))
+    strips = (along[i : i + _STRIP] for along in (values, values.T) for i in range(0, len(along), _STRIP))
+    for strip in strips:
+        difference = np.sign(np.diff(strip.astype(np.int32), axis=1))
         steps += np.count_nonzero(difference)
         ramps += np.count_nonzero(difference[:, 1:] * difference[:, :-1] > 0)
         total += difference.size
@@ -51,13 +53,11 @@ class Layout:
 
     def add(self, values: np.ndarray) -> None:
         """Takes a label ``[height, width]`` into account; values above 255 are left out."""
-        height, width = values.shape
-        rows = np.repeat((np.arange(height) + 0.5) / height, width)
-        flat = values.ravel()
-        inside = (flat >= 0) & (flat < 256)
         half, self._files = self._files % 2, self._files + 1
-        self._count[half] += np.bincount(flat[inside], minlength=256)
-        self._rows[half] += np.bincount(flat[inside], weights=rows[inside], minlength=256)
+        for place, row in enumerate(values):
+            count = np.bincount(row[(row >= 0) & (row < 256)], minlength=256)
+            self._count[half] += count
+            self._rows[half] += count * ((place + 0.5) / len(values))
 
     def _has_order(self, values: list[int]) -> bool:
         """Whether these values lie at the same heights in both halves of the files."""

@@ -10,7 +10,7 @@ import pytest
 from data_fixtures import prepare_small
 from PIL import Image
 
-from sean_jax.data import image_files
+from sean_jax.data import image_files, label_files
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.preparation import inspection
 from sean_jax.data.preparation import job as requests
@@ -82,7 +82,7 @@ def test_every_16_bit_value_is_read_right(tmp_path):
     values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     other = np.random.default_rng(0).integers(0, 1 << 16, (256, 256, 2), np.uint16)
     fixtures.save_16_bit(np.concatenate([values[..., None], other], -1), tmp_path / "all.png")
-    file = image_files.open_label(tmp_path / "all.png")
+    file = label_files.open_label(tmp_path / "all.png")
     assert file.kind == "red16"
     np.testing.assert_array_equal(file.values, values)
 

@@ -5,7 +5,8 @@ from PIL import Image
 
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.dataset import label_map
-from sean_jax.data.image_files import BadFileError, open_label
+from sean_jax.data.image_files import BadFileError
+from sean_jax.data.label_files import open_label
 from sean_jax.data.label_spaces import CITYSCAPES_COLORS, LABEL_SPACES
 from sean_jax.data.preparation import encodings
 from sean_jax.data.preparation.encodings import LabelReader, matching_encoding

@@ -8,7 +8,8 @@ from PIL import Image
 
 from sean_jax.data.catalogue import DATASETS
 from sean_jax.data.dataset import TRAIN_IDS, Dataset, Split
-from sean_jax.data.image_files import BadFileError, open_label
+from sean_jax.data.image_files import BadFileError
+from sean_jax.data.label_files import open_label
 from sean_jax.data.label_spaces import LabelSpace
 from sean_jax.data.preparation import encodings
 from sean_jax.data.preparation.evidence import Layout, looks_blended

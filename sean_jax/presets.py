@@ -16,8 +16,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What the authors' code does; methods and networks add their part. Validation images and oracle selection follow
     # the target, see resolve.
     "reference": {"eval_every": 500},
-    # Class mixing with SEAN's mask and rare-class sampling. First runs do not yet show that it beats source_only without
-    # noise (experiments/README.md), so nothing recommends it.
+    # Class mixing with SEAN's mask and rare-class sampling. First runs do not show that it beats source_only without
+    # noise (experiments/README.md), so nothing recommends it yet.
     "best": {
         "method": "dacs",
         "source_sampling": "rare_classes",

@@ -20,7 +20,7 @@ from sean_jax.methods import Method, Translators
 from sean_jax.run import checksums, directory
 
 KEEP = 3  # number of latest checkpoints that are kept
-_NO_TIMEOUT = 100 * 365 * 86400  # seconds; Orbax measures them by the wall clock, which may jump
+_NO_TIMEOUT = 100 * 365 * 86400  # seconds; Orbax follows the wall clock, which may jump
 SCORE = "mean_iou"  # the metric saved with an evaluated checkpoint: mean IoU of the main network, in percent
 
 
@@ -48,7 +48,11 @@ class Checkpoints:
             preservation_policy=None if read_only else checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=lambda metrics: metrics[SCORE],
             cleanup_tmp_directories=not read_only,
-            async_options=ocp.AsyncOptions(_NO_TIMEOUT, post_finalization_callback=self._write_checksums),
+            async_options=ocp.AsyncOptions(
+                _NO_TIMEOUT,
+                post_finalization_callback=self._write_checksums,
+                create_directories_asynchronously=False,  # waiting for them has a time limit of its own
+            ),
             read_only=read_only,
             create=not read_only,
         )

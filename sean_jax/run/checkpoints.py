@@ -44,15 +44,13 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, *, keep_best: bool = False, read_only: bool = False):
         self._directory = workdir / "checkpoints"
         policies = [checkpoint_managers.preservation_policy.LatestN(KEEP), KeepEvaluated(keep_best)]
+        in_background = ocp.AsyncOptions(_NO_TIMEOUT, create_directories_asynchronously=False)  # has a limit of its own
+        in_background.post_finalization_callback = self._write_checksums
         options = ocp.CheckpointManagerOptions(
             preservation_policy=None if read_only else checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=lambda metrics: metrics[SCORE],
             cleanup_tmp_directories=not read_only,
-            async_options=ocp.AsyncOptions(
-                _NO_TIMEOUT,
-                post_finalization_callback=self._write_checksums,
-                create_directories_asynchronously=False,  # waiting for them has a time limit of its own
-            ),
+            async_options=in_background,
             read_only=read_only,
             create=not read_only,
         )

@@ -5,7 +5,7 @@
 Each run is finished and compared, to the bit, with one that nothing disturbed. Prints every fault, and a table at the
 end. An AssertionError says what differed.
 
-Cost: about 20 minutes on two CPU cores.
+Cost: about 25 minutes on two busy CPU cores.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-_LIBRARIES = ["tensorflow", "sean_jax.run.stages", "sean_jax.run.score"]
+_LIBRARIES = ["sean_jax.run.stages", "sean_jax.run.score", "sean_jax.reporting.page"]
 _BAR = re.compile(r"\d+%\||\d+it \[|^preparing ")  # progress bars, and the line that announces a preparation
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -133,7 +133,11 @@ def _run(module: str, arguments: list[str], files: list[str], environment: dict,
     os.chdir(ROOT)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore it
     import jax
+    import shallow
 
+    from sean_jax.models import NETWORKS
+
+    NETWORKS["shallow"] = shallow.Shallow
     for name, value in settings.items():
         jax.config.update(name, value)
     if limit is not None:

@@ -5,6 +5,7 @@ The README's command and a parity case are compiled as for users. JAX promotes n
 """
 
 # ruff: noqa: E402 (the environment comes before what reads it)
+import gc
 import os
 import pathlib
 import shutil
@@ -14,8 +15,9 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# XLA's older CPU code generator compiles in less than half the time. A version of XLA without it rejects the flag.
-_FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
+# XLA's older CPU code generator compiles in less than half the time, its plain scheduler in 10 % less. A version of XLA
+# without them rejects the flags.
+_FAST_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 if "SEAN_JAX_TEST_SESSION" not in os.environ:  # the first process of a test session; the others inherit
     os.environ["SEAN_JAX_TEST_SESSION"] = tempfile.mkdtemp(prefix="sean_jax_tests_")
@@ -43,6 +45,10 @@ from sean_jax.data.concurrency import lock
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_finish(session) -> None:
+    gc.freeze()  # what was imported stays; looking through it again and again takes 7 % of the time
+
+
 def pytest_unconfigure(config) -> None:
     if not hasattr(config, "workerinput"):  # not in a worker: all of them have ended
         shutil.rmtree(_SESSION, ignore_errors=True)
@@ -66,16 +72,26 @@ def session_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def roads(session_dir) -> dict[str, object]:
-    """Flags of a training run: tiny folders in the layouts of GTA-5 and Cityscapes, 4 steps, a narrow network."""
-    with lock(session_dir / "roads.lock"):
-        if not (session_dir / "roads").is_dir():
-            streets.gta5(session_dir / "drawing/gta5")
-            streets.cityscapes(session_dir / "drawing/cityscapes")
-            (session_dir / "drawing").rename(session_dir / "roads")
+    """Settings of a run of 4 steps: tiny folders in the layouts of GTA-5 and Cityscapes, the network of :mod:`shallow`.
+
+    Commands (:mod:`commands`) know this network too. Grain takes less time to import than TensorFlow.
+    """
+    import shallow
+
+    from sean_jax.models import NETWORKS
+
+    NETWORKS["shallow"] = shallow.Shallow
+
+    def draw(folder: pathlib.Path) -> None:
+        streets.gta5(folder / "gta5")
+        streets.cityscapes(folder / "cityscapes")
+
+    folder = _once(session_dir / "roads", draw)
     return {
-        **{"source": "gta5", "source_dir": session_dir / "roads/gta5"},
-        **{"target": "cityscapes", "target_dir": session_dir / "roads/cityscapes", "data_dir": session_dir / "data"},
-        **{"height": 16, "width": 32, "width_multiplier": 1 / 32, "fc_channels": 256, "batch_size": 2},
+        **{"source": "gta5", "source_dir": str(folder / "gta5")},
+        **{"target": "cityscapes", "target_dir": str(folder / "cityscapes")},
+        **{"data_dir": str(session_dir / "data"), "architecture": "shallow", "loader": "grain"},
+        **{"height": 16, "width": 32, "batch_size": 2},
         **{"steps": 4, "learning_rate": 1e-3, "log_every": 1, "eval_every": 2, "save_every": 1},
     }
 
@@ -83,40 +99,12 @@ def roads(session_dir) -> dict[str, object]:
 @pytest.fixture(scope="session")
 def finished(session_dir, roads) -> pathlib.Path:
     """The directory of a finished run of ``roads``; do not write to it."""
-    workdir = session_dir / "finished"
-    with lock(session_dir / "finished.lock"):
-        if not workdir.is_dir():
-            result = commands.run(session_dir / "output", "train", workdir=session_dir / "training", **roads)
-            assert (result.code, result.said()) == (0, [])
-            (session_dir / "training").rename(workdir)
-    return workdir
 
+    def train(workdir: pathlib.Path) -> None:
+        result = commands.run(session_dir / "output", "train", workdir=workdir, **roads)
+        assert (result.code, result.said()) == (0, [])
 
-@pytest.fixture(scope="session")
-def on_two_devices(session_dir, roads) -> pathlib.Path:
-    """The directory of the same run on two devices; do not write to it."""
-    workdir = session_dir / "on_two_devices"
-    with lock(session_dir / "on_two_devices.lock"):
-        if not workdir.is_dir():
-            training = session_dir / "training_on_two_devices"
-            result = commands.run(session_dir / "output", "train", workdir=training, devices=2, **roads)
-            assert (result.code, result.said()) == (0, [])
-            assert "batch 2 on 2 of 2 cpu device(s)" in result.stdout
-            training.rename(workdir)
-    return workdir
-
-
-@pytest.fixture(scope="session")
-def shallow_roads(roads) -> dict[str, object]:
-    """Settings of ``roads`` for runs in this process, on the network of :mod:`shallow`, which traces faster."""
-    import shallow
-
-    from sean_jax.models import NETWORKS
-
-    NETWORKS["shallow"] = shallow.Shallow
-    of_deeplab = ("width_multiplier", "fc_channels")
-    settings = {name: value for name, value in roads.items() if name not in of_deeplab}
-    return settings | {name: str(x) for name, x in roads.items() if name.endswith("_dir")} | {"architecture": "shallow"}
+    return _once(session_dir / "finished", train)
 
 
 @pytest.fixture(scope="session")
@@ -128,18 +116,43 @@ def train_here(roads):
     from sean_jax.run import stages
 
     def run(workdir: pathlib.Path, **changes) -> None:
-        given = {name: str(x) if isinstance(x, pathlib.Path) else x for name, x in (roads | changes).items()}
-        assert stages.train(given, workdir)
+        given = {name: str(x) if isinstance(x, pathlib.Path) else x for name, x in changes.items()}
+        assert stages.train(roads | given, workdir)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def finished_here(train_here, tmp_path_factory) -> pathlib.Path:
-    """The directory of a finished run of ``roads`` by ``train_here``; do not write to it."""
-    workdir = tmp_path_factory.mktemp("here") / "finished"
-    train_here(workdir)
-    return workdir
+def finished_here(session_dir, train_here) -> pathlib.Path:
+    """The directory of a finished run of ``roads`` by ``train_here``, on two devices; do not write to it."""
+    return _once(session_dir / "finished_here", train_here)
+
+
+def _once(folder: pathlib.Path, make) -> pathlib.Path:
+    """A folder that the first test process that needs it makes."""
+    with lock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            make(folder.with_suffix(".part"))
+            folder.with_suffix(".part").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def deeplab_file(session_dir) -> pathlib.Path:
+    """A file of weights, as ``port_weights`` writes it, of a narrow DeepLab with 19 classes and random parameters."""
+    import builders
+    import jax
+
+    from sean_jax import weights
+    from sean_jax.data.label_spaces import LABEL_SPACES
+
+    def write(folder: pathlib.Path) -> None:
+        experiment = builders.experiment("sean")._replace(label_space=LABEL_SPACES["19"])
+        tensors = weights.from_params(experiment.network().init_params(jax.random.key(0)))
+        folder.mkdir()
+        weights.write(folder / "deeplab.npz", tensors, experiment.weights_metadata() | {"network": "teacher"})
+
+    return _once(session_dir / "deeplab", write) / "deeplab.npz"
 
 
 @pytest.fixture

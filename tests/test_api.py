@@ -1,5 +1,7 @@
 """The Python interface: what the command writes, from arrays and Pillow images."""
 
+import pathlib
+
 import commands
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ def network(finished):
 
 @pytest.fixture(scope="module")
 def photo(roads):
-    return next((roads["target_dir"] / "leftImg8bit/val").rglob("*.png"))
+    return next(pathlib.Path(roads["target_dir"], "leftImg8bit/val").rglob("*.png"))
 
 
 @pytest.mark.parametrize("native_size", [False, True])

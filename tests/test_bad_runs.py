@@ -175,7 +175,7 @@ def test_a_flipped_bit_in_a_checkpoint_costs_one_step(finished, run_copy, train,
 
 def test_a_non_finite_loss_stops_training_and_keeps_the_last_good_checkpoint(train, tmp_path):
     # So large that the second step overflows and, with a ramp, the norms of the first do not.
-    result = train(workdir=tmp_path / "run", learning_rate=1e16, steps=20)
+    result = train(workdir=tmp_path / "run", learning_rate=1e17, steps=20)
     assert_refused(result, "train", "training stopped at step 2", "the last good checkpoint is step 1", "learning_rate")
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(read_state(tmp_path / "run")))
     assert [line["step"] for line in lines(tmp_path / "run")] == [1]

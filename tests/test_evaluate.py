@@ -38,8 +38,8 @@ def test_a_run_and_its_exported_weights_reproduce_the_scores_of_training(evaluat
     data = {"dataset": "cityscapes", "dataset_dir": roads["target_dir"], "split": "val"}
     for name, flags in {
         "teacher": {"workdir": finished},
-        "student": {"workdir": finished, "network": "student", "loader": "grain", "batch_size": 3, "devices": 2},
-        "exported": {"weights": exported, **data},
+        "student": {"workdir": finished, "network": "student", "batch_size": 3, "devices": 2},
+        "exported": {"weights": exported, "loader": "grain", **data},
     }.items():
         result = (
             evaluate(out=tmp_path / f"{name}.json", **flags)
@@ -120,14 +120,14 @@ class Malicious:
         return os.system, ("touch executed",)
 
 
-def test_unusable_weights_are_reported_in_one_line(evaluate, exported, tmp_path):
+def test_unusable_weights_are_reported_in_one_line(evaluate, deeplab_file, tmp_path):
     pickled = tmp_path / "weights.pt"
     pickled.write_bytes(pickle.dumps({"state_dict": Malicious()}))
     assert_refused(
         evaluate(weights=pickled, dataset="cityscapes"), "evaluate", "weights.pt is damaged or not a .pt file"
     )
     assert not (commands.ROOT / "executed").exists()
-    file = weights.read(exported)
+    file = weights.read(deeplab_file)
     for name, metadata in {
         "no_classes": {key: value for key, value in file.metadata.items() if key != "classes"},
         "odd_classes": file.metadata | {"classes": {"name": "x"}},

@@ -33,7 +33,7 @@ def test_predictions_reproduce_the_confusion_matrix(predict, tmp_path, roads, fi
     """Comparing the PNGs with the labels gives the confusion matrix of the run's own evaluation."""
     import json
 
-    folder = roads["target_dir"]
+    folder = pathlib.Path(roads["target_dir"])
     result = predict("--overlay", "--attention", "--label_ids", input=folder / "leftImg8bit/val")
     assert (result.code, result.said()) == (0, [])
     matrix = np.zeros((19, 19), np.int64)

@@ -10,13 +10,13 @@ import streets
 from PIL import Image
 from rundirs import lines, same_state
 
+from sean_jax import port_weights
+
 
 def test_readme_command_at_small_scale(session_dir, tmp_path):
     """Draws and prepares the bundled data set on first use, in a new Python process."""
     flags = {"width_multiplier": 1 / 32, "height": 16, "width": 32, "steps": 4, "eval_every": 2, "save_every": 1}
-    result = commands.run(
-        tmp_path / "output", "train", workdir=tmp_path / "run", log_every=3, fresh=True, optimized=True, **flags
-    )
+    result = commands.run(tmp_path / "output", "train", workdir=tmp_path / "run", log_every=3, fresh=True, **flags)
     assert (result.code, result.said()) == (0, [])  # progress bars, but no messages of libraries
     assert "100%" in result.stderr
     workdir = tmp_path / "run"
@@ -41,6 +41,8 @@ def test_readme_command_at_small_scale(session_dir, tmp_path):
     assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
     assert "mean IoU" in result.stdout
     assert "protocol all" in result.stdout
+    report = port_weights.port(str(workdir), str(tmp_path / "teacher.npz"))
+    assert (report.kind, report.missing, report.unexpected) == ("sean", [], [])
 
 
 def test_tensorboard_contains_scalars_and_the_picture(finished):
@@ -71,8 +73,8 @@ def test_metrics_and_evaluation_contain_the_same_score(finished):
 
 
 @pytest.mark.xdist_group("runs")
-def test_grain_gives_the_same_run_bitwise(finished_here, train_here, tmp_path):
-    train_here(tmp_path / "run", loader="grain")
+def test_tf_data_gives_the_same_run_bitwise_as_grain(finished_here, train_here, tmp_path):
+    train_here(tmp_path / "run", loader="tf_data")
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished_here / "metrics.jsonl").read_bytes()
     assert same_state(tmp_path / "run", finished_here)
 
@@ -86,8 +88,9 @@ def test_a_profile_is_written_and_does_not_change_the_run(finished, train, tmp_p
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
-def test_two_devices_give_the_same_run_within_rounding(finished, on_two_devices):
-    for ours, theirs in zip(lines(on_two_devices), lines(finished), strict=True):
+@pytest.mark.xdist_group("runs")
+def test_two_devices_give_the_same_run_within_rounding(finished, finished_here):
+    for ours, theirs in zip(lines(finished_here), lines(finished), strict=True):
         for name in ("train/loss", "train/loss_segmentation"):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4)
 

@@ -1,11 +1,13 @@
-"""Tests of runs that translate, and of the translated copies of data sets."""
+"""Tests of runs that translate, of the translated copies of data sets, and of the stages of CyCADA, which uses both."""
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from rundirs import same_state
 from streets import load_image
 
 from sean_jax.data import description_writer
@@ -13,6 +15,7 @@ from sean_jax.data.catalogue import DATASETS, load_dataset
 from sean_jax.data.dataset import Split, label_map
 from sean_jax.data.label_spaces import LABEL_SPACES
 from sean_jax.errors import UserError
+from sean_jax.methods.cycada import CyCADA
 from sean_jax.run import stages
 from sean_jax.run.plan import plan
 from sean_jax.run.trained import open_network, open_translators
@@ -21,19 +24,19 @@ from sean_jax.run.translation import make_translation, translate_dataset
 pytestmark = pytest.mark.xdist_group("cyclegan")
 
 SIZE = {"height": 24, "width": 48}
+CYCLEGAN = {"method": "cyclegan", "translator_width": 4, "translator_blocks": 1}
 
 
 @pytest.fixture(scope="module")
-def flags(shallow_roads):
-    return shallow_roads | SIZE | {"steps": 1, "batch_size": 1}
+def flags(roads):
+    return roads | SIZE | {"steps": 1}
 
 
 @pytest.fixture(scope="module")
 def run(flags, tmp_path_factory):
     """The directory of a finished run of one step."""
     workdir = tmp_path_factory.mktemp("cyclegan") / "run"
-    settings = {"method": "cyclegan", "translator_width": 4, "translator_blocks": 1, "pool_size": 2}
-    assert stages.train(flags | settings, workdir)
+    assert stages.train(flags | CYCLEGAN, workdir)
     return workdir
 
 
@@ -110,3 +113,37 @@ def test_a_cyclegan_run_is_not_selected_by_scores(flags):
         plan(flags | {"method": "cyclegan", "selection": "oracle"})
     with pytest.raises(UserError, match="at least 24x24"):
         plan(flags | {"method": "cyclegan", "height": 16})
+
+
+def test_stages_of_cycada_are_made_once_and_found_after_a_move(flags, tmp_path, monkeypatch, capsys):
+    """The CycleGAN has few channels. The second run finds all stages made, the third is moved and resumed."""
+    cyclegan = CyCADA.STAGES["cyclegan"]
+    monkeypatch.setattr(CyCADA, "STAGES", CyCADA.STAGES | {"cyclegan": cyclegan._replace(settings=CYCLEGAN)})
+    given = flags | {"method": "cycada", "steps": 2, "accuracy_threshold": 0.0, "eval_split": "none"}
+    whole = tmp_path / "whole"
+    assert stages.train(given, whole)
+    source = _settings(whole)["source"]
+    assert source == str(whole / "stages/translate/dataset.toml")
+    assert _settings(whole / "stages/source")["source"] == source
+    assert _settings(whole)["init_weights"] == str(whole / "stages/source")
+    assert _settings(whole)["cycada"]["translator"] == str(whole / "stages/cyclegan")
+    assert _settings(whole)["classes"] == "19"
+    read = sorted(pathlib.Path(given["source_dir"]).rglob("labels/*.png"))
+    copied = sorted((whole / "stages/translate/labels").rglob("*.png"))
+    assert [file.read_bytes() for file in copied] == [file.read_bytes() for file in read]
+
+    again = tmp_path / "again"
+    shutil.copytree(whole / "stages", again / "stages")
+    capsys.readouterr()
+    assert stages.train(given, again)
+    assert capsys.readouterr().out.count("this run is already finished") == 2
+    assert same_state(again, whole)
+
+    moved = whole.rename(tmp_path / "moved")
+    shutil.rmtree(moved / "checkpoints/2")
+    assert stages.train(given, moved)
+    assert same_state(moved, again)
+
+
+def _settings(workdir):
+    return json.loads((workdir / "config.json").read_text())["settings"]

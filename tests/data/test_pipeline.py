@@ -283,10 +283,9 @@ np.savez(out, **{key: np.stack(values) for key, values in joined.items()})
 
 
 def test_two_processes_together_read_what_one_reads(sets, tmp_path):
-    """Each with another engine, too: host 0 reads by tf.data and host 1 by Grain."""
     processes = []
-    for index, loader in enumerate(LOADERS):
-        arguments = [sets[0].directory, sets[1].directory, loader, index, tmp_path / f"{index}.npz"]
+    for index in range(2):
+        arguments = [sets[0].directory, sets[1].directory, "grain", index, tmp_path / f"{index}.npz"]
         processes.append(subprocess.Popen([sys.executable, "-c", SHARE, *map(str, arguments)]))
     assert [process.wait() for process in processes] == [0, 0]
     shares = []

@@ -20,7 +20,7 @@ from sean_jax.models import NETWORKS
 # Longest delay after a moment began, in seconds: about what it takes on two cores.
 DELAYS = {"preparation": 0.4, "step": 0.03, "evaluation": 0.1, "checkpoint": 0.1, "checksums": 0.01, "resuming": 0.1}
 SETTINGS = {
-    **{"architecture": "shallow", "height": 16, "width": 32, "batch_size": 2, "learning_rate": 1e-3},
+    **{"architecture": "shallow", "height": 16, "width": 32, "batch_size": 2, "learning_rate": 1e-3, "loader": "grain"},
     **{"steps": 12, "log_every": 1, "eval_every": 4, "save_every": 2},
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 from sean_jax.methods import METHODS, Method
 from sean_jax.methods.sean import Views
 from sean_jax.training.augmentation import SourceView
-from sean_jax.training.parallel import AXIS, pmap_step
+from sean_jax.training.parallel import AXIS, pmap_step, replicate
 
 CLASSES = 4
 NETWORK = builders.method("source_only", CLASSES).network
@@ -105,10 +105,12 @@ def init(method: Method):
 
 def run(method: Method, raw: dict[str, np.ndarray], *, steps: int = 1, devices: int = 1, state=None):
     """State and metrics after ``steps`` steps on one batch."""
-    step = pmap_step(method, DEVICES[:devices])
-    state, metrics = init(method) if state is None else state, {}
+    used = DEVICES[:devices]
+    step, metrics = pmap_step(method, used), {}
+    state = init(method) if state is None else state
+    state, rng = replicate((state, jax.random.key(3)), used)  # as training does; otherwise the step compiles twice
     for _ in range(steps):
-        state, metrics = step(state, raw, jax.random.key(3))
+        state, metrics = step(state, raw, rng)
     return state, metrics
 
 

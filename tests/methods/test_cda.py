@@ -54,8 +54,13 @@ def _view(case) -> View:
     }
     method = _method()
     mapped = jax.vmap(lambda b: method.augment(b, jnp.int32(0), jax.random.key(0)), axis_name=AXIS)
-    view = jax.tree.map(lambda x: x[0], mapped({name: jnp.asarray(x)[None] for name, x in batch.items()}))
+    view = jax.tree.map(lambda x: x[0], jax.jit(mapped)({name: jnp.asarray(x)[None] for name, x in batch.items()}))
     return view
+
+
+@jax.jit
+def _losses(method, source, target, view):
+    return method.losses(source, target, view, method.divisors(view))
 
 
 def _expected(case, *, exponent: float, balanced: bool, over_all: bool) -> list[float]:
@@ -97,7 +102,7 @@ def test_losses_are_those_of_a_plain_computation(case, exponent, balanced, reduc
     method = _method(distribution_exponent=exponent, class_balance=balanced, loss_reduction=reduction)
     view = _view(case)
     source, target = jnp.asarray(case[0])
-    losses = method.losses(source, target, view, method.divisors(view))
+    losses = _losses(method, source, target, view)
     expected = _expected(case, exponent=exponent, balanced=balanced, over_all=reduction == "all")
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     np.testing.assert_allclose(method.total(losses), expected[0] + expected[1] + 0.1 * expected[2], rtol=1e-5)
@@ -106,7 +111,7 @@ def test_losses_are_those_of_a_plain_computation(case, exponent, balanced, reduc
 def test_published_halves_the_distributions_weight_and_the_default_does_not(case):
     view, logits = _view(case), jnp.asarray(case[0])
     published = _method(**{k: v for k, v in builders.preset("published", "cda").items() if k == "loss_reduction"})
-    theirs, ours = (m.losses(*logits, view, m.divisors(view)) for m in (published, _method()))
+    theirs, ours = (_losses(method, *logits, view) for method in (published, _method()))
     np.testing.assert_allclose(2 * theirs.distribution, ours.distribution, rtol=1e-6)
 
 
@@ -120,7 +125,7 @@ def test_void_pixels_and_unlabelled_superpixels_have_no_loss_and_no_gradient(cas
     def loss(logits):
         return method.total(method.losses(*logits, view, method.divisors(view)))
 
-    gradient = np.asarray(jax.grad(loss)(jnp.asarray(case[0])))
+    gradient = np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(case[0])))
     inside = np.abs(case[0]).max(-1) < 30
     for found, label in zip(gradient, (view.source.label, view.landmarks), strict=True):
         void = np.asarray(label) == 255
@@ -141,7 +146,7 @@ def test_a_batch_without_labels_has_losses_of_zero_and_finite_gradients(case):
         losses = method.losses(*logits, view, method.divisors(view))
         return method.total(losses), losses
 
-    gradient, losses = jax.grad(loss, has_aux=True)(jnp.asarray(case[0]))
+    gradient, losses = jax.jit(jax.grad(loss, has_aux=True))(jnp.asarray(case[0]))
     assert losses.segmentation == losses.superpixels == 0
     assert losses.distribution > 0
     assert np.isfinite(gradient).all()
@@ -155,7 +160,7 @@ def test_a_class_that_the_prediction_rules_out_has_a_finite_loss(case):
     def loss(logits):
         return method.losses(*logits, view, method.divisors(view)).distribution
 
-    value, gradient = jax.value_and_grad(loss)(logits)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
     assert np.isfinite(value)
     assert value > case[4][:, 2].mean() * -np.log(1e-7)  # a share of 1e-7 is the smallest that counts
     assert np.isfinite(gradient).all()

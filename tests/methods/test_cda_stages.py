@@ -22,10 +22,10 @@ COUNT = 8  # superpixels of an image of 32 × 16 pixels
 
 
 @pytest.fixture(scope="module")
-def settings(shallow_roads, tmp_path_factory) -> dict:
+def settings(roads, tmp_path_factory) -> dict:
     """Settings of a run of CDA whose network is that of a finished run, with a data folder of the module's own."""
     folder = tmp_path_factory.mktemp("cda")
-    given = shallow_roads | {"data_dir": str(folder / "data")}
+    given = roads | {"data_dir": str(folder / "data")}
     assert stages.train(given | {"method": "source_only", "eval_split": "none"}, folder / "source")
     return given | {"method": "cda", "init_weights": str(folder / "source"), "superpixel_count": COUNT}
 

@@ -1,8 +1,4 @@
-"""Tests of CyCADA: what each update moves, the accuracy rule, the losses, and the stages before."""
-
-import json
-import pathlib
-import shutil
+"""Tests of CyCADA: what each update moves, the accuracy rule, and the losses."""
 
 import builders
 import jax
@@ -12,8 +8,6 @@ import pytest
 import steps
 
 from sean_jax.methods.cycada import CyCADA
-from sean_jax.run import stages
-from sean_jax.run.checkpoints import read_state
 from sean_jax.training.adversarial import add_to_window
 from sean_jax.training.augmentation import TargetView
 from sean_jax.training.parallel import AXIS
@@ -165,40 +159,3 @@ def test_the_window_averages_over_the_latest_steps():
     for step, value in enumerate(values):
         margins, mean = add(margins, jnp.int32(step), value)
         np.testing.assert_allclose(mean, values[max(0, step - 99) : step + 1].mean(), rtol=1e-4, atol=1e-4)
-
-
-def test_stages_are_made_once_and_found_after_a_move(shallow_roads, tmp_path, monkeypatch, capsys):
-    """The CycleGAN has few channels. The second run finds all stages made, the third is moved and resumed."""
-    cyclegan = CyCADA.STAGES["cyclegan"]
-    thin = cyclegan._replace(settings={**cyclegan.settings, "translator_width": 4, "translator_blocks": 1})
-    monkeypatch.setattr(CyCADA, "STAGES", {**CyCADA.STAGES, "cyclegan": thin})
-    given = shallow_roads | {"method": "cycada", "height": 24, "width": 48, "batch_size": 1, "steps": 2}
-    given |= {"accuracy_threshold": ALWAYS, "eval_split": "none"}
-    whole = tmp_path / "whole"
-    assert stages.train(given, whole)
-    source = _settings(whole)["source"]
-    assert source == str(whole / "stages/translate/dataset.toml")
-    assert _settings(whole / "stages/source")["source"] == source
-    assert _settings(whole)["init_weights"] == str(whole / "stages/source")
-    assert _settings(whole)["cycada"]["translator"] == str(whole / "stages/cyclegan")
-    assert _settings(whole)["classes"] == "19"
-    read = sorted(pathlib.Path(given["source_dir"]).rglob("labels/*.png"))
-    copied = sorted((whole / "stages/translate/labels").rglob("*.png"))
-    assert [file.read_bytes() for file in copied] == [file.read_bytes() for file in read]
-    expected = read_state(whole)
-
-    again = tmp_path / "again"
-    shutil.copytree(whole / "stages", again / "stages")
-    capsys.readouterr()
-    assert stages.train(given, again)
-    assert capsys.readouterr().out.count("this run is already finished") == 2
-    assert steps.same_bits(read_state(again), expected)
-
-    moved = whole.rename(tmp_path / "moved")
-    shutil.rmtree(moved / "checkpoints/2")
-    assert stages.train(given, moved)
-    assert steps.same_bits(read_state(moved), expected)
-
-
-def _settings(workdir):
-    return json.loads((workdir / "config.json").read_text())["settings"]

@@ -13,8 +13,6 @@ import test_all_methods
 from sean_jax.training.constraints import ClassAreas
 from sean_jax.training.parallel import AXIS
 
-pytestmark = pytest.mark.xdist_group("domain_adversarial")  # the tests share compiled programs
-
 SETTINGS = {"discriminator_channels": 16, "noise_std": 0.0}
 # Update → what it moves, in the network or beside it, and its optimiser. Weight decay moves the attention, which these
 # methods do not use, in the segmentation update alone.
@@ -33,6 +31,13 @@ UPDATES = {
         "update_class_confusion": ({"trunk"}, "class_confusion"),
     },
 }
+
+
+# The tests of a method share compiled programs, also with those of tests/methods/test_all_methods.py.
+for_each_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in UPDATES]
+)
+of_cca, of_fcns = pytest.mark.xdist_group("cca"), pytest.mark.xdist_group("fcns_in_the_wild")
 
 
 def _method(name: str):
@@ -92,7 +97,7 @@ def _moved(before, after) -> set[str]:
     return {name for name, (one, other) in parts.items() if not steps.same_bits(one, other)}
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@for_each_method
 def test_each_update_moves_only_its_own_parameters(name):
     before = _state(name)
     for update, (moved, optimizer) in UPDATES[name].items():
@@ -103,7 +108,7 @@ def test_each_update_moves_only_its_own_parameters(name):
         assert all(np.isfinite(x) for x in metrics.values())
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@for_each_method
 def test_confusion_counteracts_the_discriminator(name):
     """After the step of the features, the loss that they minimise is smaller for the same discriminator."""
     method, state = _method(name), _state(name)
@@ -115,6 +120,7 @@ def test_confusion_counteracts_the_discriminator(name):
         assert found[metric[kind]] < before[metric[kind]]
 
 
+@of_cca
 def test_the_discriminators_beat_chance_on_a_frozen_network():
     """The target images are darker, which features show, so both kinds of discriminators learn to tell them apart."""
     method = _method("cca")
@@ -135,6 +141,7 @@ def test_the_discriminators_beat_chance_on_a_frozen_network():
         assert accuracy[-1] > 0.7
 
 
+@of_cca
 def test_losses_of_classes_ignore_cells_without_the_class():
     """Labels of one class alone: only its discriminator gets a gradient from the source."""
     method, view = _method("cca"), _view(_method("cca"))
@@ -151,6 +158,7 @@ def _prediction(method, view):
     return jax.jit(method.predict_both)(_state("cca").params["network"], view)
 
 
+@of_fcns
 def test_the_gradient_of_the_constraints_is_p_minus_q_over_n_with_large_classes_scaled():
     method = builders.method("fcns_in_the_wild", constraint_stride=2)
     logits = 2 * jax.random.normal(jax.random.key(0), (2, 8, 12, 4))
@@ -168,6 +176,7 @@ def test_the_gradient_of_the_constraints_is_p_minus_q_over_n_with_large_classes_
     np.testing.assert_allclose(divergence, expected, rtol=1e-4)
 
 
+@of_fcns
 def test_source_statistics_bound_the_areas():
     method = builders.method("fcns_in_the_wild")
     shares = np.array([[0.5, 0.2, 0, 0.3], [0.6, 0, 0, 0.4]], np.float32)
@@ -177,21 +186,23 @@ def test_source_statistics_bound_the_areas():
     np.testing.assert_allclose(areas.high, [0.59, 0.2, 0, 0.39], rtol=1e-6)
 
 
+@of_cca
 @pytest.mark.parametrize("start", [0, 5])
 def test_class_alignment_starts_at_its_step(start):
     method = test_all_methods._method("cca", class_alignment_start=5.0)
     before = steps.init(method).replace(step=jnp.int32(start))
     kept = jax.tree.map(np.asarray, before)
-    after, metrics = steps.run(method, steps.batch("cca"), state=before)
+    after, metrics = steps.run(method, test_all_methods._batch("cca"), state=before)
     for name in ("class_discriminators", "class_confusion"):
         assert steps.same_bits(after.opt_state[name], kept.opt_state[name]) == (start == 0)
     assert (metrics["train/loss_class_discriminators"] == 0) == (start == 0)
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@for_each_method
 def test_a_tiny_run_learns_the_source(name):
     method = test_all_methods._method(name)
-    state, first = steps.run(method, steps.batch(name))
-    state, last = steps.run(method, steps.batch(name), steps=12, state=state)
+    batch = test_all_methods._batch(name)
+    state, first = steps.run(method, batch)
+    state, last = steps.run(method, batch, steps=12, state=state)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, last)))
     assert last["train/loss"] < first["train/loss"]

@@ -38,8 +38,8 @@ def registered(monkeypatch):
     monkeypatch.setitem(METHODS, "weighted", Weighted)
 
 
-def _flags(shallow_roads, method: str) -> dict:
-    return shallow_roads | {"method": method}
+def _flags(roads, method: str) -> dict:
+    return roads | {"method": method}
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_each_update_changes_only_its_own_network():
             assert steps.same_bits(after.opt_state[name], before.opt_state[name]) == (name != moved)
 
 
-def test_a_run_trains_its_stage_resumes_bitwise_and_is_scored(shallow_roads, tmp_path):
-    given = _flags(shallow_roads, "alternating") | {"steps": 3, "eval_every": 3}
+def test_a_run_trains_its_stage_resumes_bitwise_and_is_scored(roads, tmp_path):
+    given = _flags(roads, "alternating") | {"steps": 3, "eval_every": 3}
     whole = tmp_path / "whole"
     assert stages.train(given, whole)
     stage = json.loads((whole / "stages/source/config.json").read_text())["settings"]
@@ -91,9 +91,9 @@ def test_a_stage_takes_the_preset_of_its_run():
     assert stage["preset"] == "quick"
 
 
-def test_the_method_starts_from_its_stage(shallow_roads, tmp_path):
+def test_the_method_starts_from_its_stage(roads, tmp_path):
     """With learning rates of zero the network stays as the stage trained it."""
-    given = _flags(shallow_roads, "alternating")
+    given = _flags(roads, "alternating")
     given |= {"steps": 1, "learning_rate": 0.0, "discriminator_learning_rate": 0.0, "weight_decay": 0.0}
     assert stages.train(given | {"eval_split": "none"}, tmp_path / "run")
     stage = open_network(str(tmp_path / "run/stages/source")).params
@@ -112,9 +112,9 @@ def test_weights_of_a_backbone_go_to_the_stage_and_those_of_a_network_replace_it
         assert stages._settings_of(stage, given, choose_preset(given))["init_weights"] == str(tmp_path / name)
 
 
-def test_source_statistics_reach_the_state(shallow_roads, tmp_path):
+def test_source_statistics_reach_the_state(roads, tmp_path):
     """The mean share of each class over the source images, as counted from the label files."""
-    given = _flags(shallow_roads, "alternating") | {"steps": 1, "eval_split": "none"}
+    given = _flags(roads, "alternating") | {"steps": 1, "eval_split": "none"}
     source, _ = prepare_training(plan(given), reads_target=False, progress=False)
     table = label_map(DATASETS["gta5"], LABEL_SPACES["19"])
     labels = [table[np.asarray(Image.open(io.BytesIO(source.read(i)["label"])))] for i in range(len(source))]
@@ -128,8 +128,8 @@ def _stage(given, folder):
     return folder / "source"
 
 
-def test_arrays_beside_the_target_reach_the_step(shallow_roads, tmp_path):
-    given = _flags(shallow_roads, "weighted") | {"steps": 1, "eval_split": "none", "data_dir": str(tmp_path / "data")}
+def test_arrays_beside_the_target_reach_the_step(roads, tmp_path):
+    given = _flags(roads, "weighted") | {"steps": 1, "eval_split": "none", "data_dir": str(tmp_path / "data")}
     _, target = prepare_training(plan(given), reads_target=True, progress=False)
     assert target is not None
     with pytest.raises(UserError, match="weight"):

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import steps
 
-from sean_jax.methods.sac import Taught, average
-from sean_jax.training.geometry import View, take
+from sean_jax.methods import sac
+from sean_jax.methods.sac import Taught
+from sean_jax.training import geometry
+from sean_jax.training.geometry import View
 from sean_jax.training.parallel import AXIS
 
 pytestmark = pytest.mark.xdist_group("sac")
+
+
+average, take = jax.jit(sac.average), jax.jit(geometry.take)
 
 
 def _method(**settings):
@@ -73,7 +78,8 @@ def test_the_teacher_sees_the_views_without_changed_colours():
     target = jnp.asarray(raw["target_image"], jnp.float32)
     taught = jax.jit(method.teach)(steps.params(), keys, target)
     np.testing.assert_allclose(taught.image[:, 0], target, atol=1e-2)
-    crop = jax.vmap(take)(jax.vmap(lambda key: jax.tree.map(lambda x: x[1], method.draw_views(key)))(keys), target)
+    views = jax.jit(jax.vmap(lambda key: jax.tree.map(lambda x: x[1], method.draw_views(key))))(keys)
+    crop = jax.vmap(take)(views, target)
     np.testing.assert_allclose(taught.image[:, 1], crop, atol=1e-2)
     np.testing.assert_allclose(taught.mean.sum(-1), 1, atol=1e-4)
     np.testing.assert_allclose(taught.peak.max(-1), taught.confidence.max((2, 3)), rtol=1e-6)

@@ -35,18 +35,17 @@ def test_parameter_count_of_the_full_network():
     assert sum(np.prod(x.shape) for x in jax.tree.leaves(shapes)) == vgg + fc + heads
 
 
-@pytest.mark.parametrize("size", [(16, 16), (17, 23), (64, 96), (37, 53), (16, 128)])
 @pytest.mark.parametrize("preset", ["paper", "reference"])
-def test_any_image_size_from_16x16(size, preset):
+def test_any_image_size_from_16x16(preset):
     network = _thin(**DeepLab.PRESETS.get(preset, {}))
-    logits, features, maps = jax.jit(network.predict)(_params(), _images(2, *size))
-    attention = maps["attention"]
-    assert features.shape == (*attention.shape, 32)
-    expected = (2, size[0] // 2 // 2 // 2, size[1] // 2 // 2 // 2)
-    assert logits.shape == (*expected, 5)
-    assert attention.shape == expected
+    for size in ((16, 16), (17, 23), (64, 96), (37, 53), (16, 128)):
+        logits, features, maps = jax.eval_shape(network.predict, _params(), _images(2, *size))
+        expected = (2, size[0] // 2 // 2 // 2, size[1] // 2 // 2 // 2)
+        assert (logits.shape, features.shape) == ((*expected, 5), (*expected, 32))
+        assert maps["attention"].shape == expected
+    logits, _, maps = jax.jit(network.predict)(_params(), _images(2, 17, 23))
     assert np.isfinite(logits).all()
-    assert ((attention > 0) & (attention < 1)).all()
+    assert ((maps["attention"] > 0) & (maps["attention"] < 1)).all()
 
 
 def _branch_gradients(count: int) -> dict[str, float]:
@@ -83,11 +82,15 @@ def test_attention_equals_equation_1_in_its_literal_order(pooling, pool, upsampl
     features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 14, 6)).astype(np.float32))
     highest = jax.lax.Precision.HIGHEST
     module = Attention(pooling, upsampling, "after_upsampling", nn.initializers.normal(1.0), jnp.float32, highest)
-    params = module.init(jax.random.key(0), features)
+    params = jax.jit(module.init)(jax.random.key(0), features)
     kernel = params["params"]["conv"]["kernel"]
-    up = resize_bilinear(pool(features), (9, 14), align_corners=upsampling == "bilinear_align_corners")
-    expected = nn.sigmoid(jnp.einsum("bhwc,xyco->bhwo", up, kernel, precision=highest))
-    np.testing.assert_allclose(module.apply(params, features), expected, rtol=2e-5, atol=1e-6)
+
+    @jax.jit
+    def literal(features):
+        up = resize_bilinear(pool(features), (9, 14), align_corners=upsampling == "bilinear_align_corners")
+        return nn.sigmoid(jnp.einsum("bhwc,xyco->bhwo", up, kernel, precision=highest))
+
+    np.testing.assert_allclose(jax.jit(module.apply)(params, features), literal(features), rtol=2e-5, atol=1e-6)
 
 
 def test_attention_scales_features_by_one_plus_attention():
@@ -123,9 +126,7 @@ def test_predict_applies_trunk_and_head():
     np.testing.assert_allclose(jax.jit(network.head)(_params(), features).logits, whole.logits, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("convention", "width_multiplier"), [("bgr_mean", 0.25), ("rgb_normalized", 0.25), ("bgr_mean", 1.0)]
-)
+@pytest.mark.parametrize(("convention", "width_multiplier"), [("rgb_normalized", 0.25), ("bgr_mean", 0.5)])
 def test_initial_logits_from_scratch_have_unit_scale_and_attention_is_near_half(convention, width_multiplier):
     network = builders.deeplab(19, width_multiplier=width_multiplier, input_convention=convention)
     params = network.init_params(jax.random.key(3))

@@ -42,7 +42,7 @@ def test_images_of_any_size_give_logits_at_stride_one(size):
 def test_the_initial_upsampling_is_bilinear_by_class():
     params, head = _params()["head"], _network().head_module()
     features = 1000 * jax.random.normal(jax.random.key(2), (1, 5, 6, 8))
-    found: Any = head.apply({"params": params}, features)
+    found: Any = jax.jit(head.apply)({"params": params}, features)
     score = found.features @ params["score"]["kernel"][0, 0] + params["score"]["bias"].reshape(1, 1, 1, -1)
     expected = resize_bilinear(score, (40, 48))
     inside = np.s_[:, 4:-4, 4:-4]  # a transposed convolution sees zeros beyond the border
@@ -59,7 +59,7 @@ def test_a_kernel_is_laid_down_around_its_position_and_mixes_classes():
     params["score"]["kernel"] = params["score"]["kernel"].at[0, 0, 0, 1].set(1)
     params["upsample"]["kernel"] = kernel
     features = jnp.zeros((1, 5, 5, 8)).at[0, 2, 2, 0].set(1)
-    logits = _network().head({"head": params}, features).logits
+    logits = jax.jit(_network().head)({"head": params}, features).logits
     np.testing.assert_allclose(logits[0, 12:28, 12:28], kernel[..., 1], rtol=1e-6)
     assert float(jnp.abs(logits).sum()) == pytest.approx(float(jnp.abs(kernel[..., 1]).sum()), rel=1e-5)
 

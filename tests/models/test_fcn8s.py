@@ -62,7 +62,7 @@ def test_every_map_reaches_the_pixels_that_it_was_computed_from(name, stride):
     pools = _zeros(network, size)
     row, column = -(-(99 + stride) // stride), -(-(99 + 8) // stride)  # so that the whole score lies in the image
     getattr(pools, name)[0, row, column, 0] = 1.0
-    logits = np.asarray(network.head({"head": head}, pools).logits)[0, ..., 0]
+    logits = np.asarray(jax.jit(network.head)({"head": head}, pools).logits)[0, ..., 0]
     rows, columns = np.indices(size)
     centre = (logits * rows).sum() / logits.sum(), (logits * columns).sum() / logits.sum()
     expected = [stride * i - 99 + (stride - 1) / 2 for i in (row, column)]
@@ -86,7 +86,7 @@ def test_learned_upsampling_is_pytorchs_transposed_convolution():
         head[layer] = jax.tree.map(np.zeros_like, head[layer])
     pools = _zeros(network, (20, 41))
     pools.pool5[:] = np.random.default_rng(0).uniform(0, 1, pools.pool5.shape)
-    prediction = network.head({"head": head}, pools)
+    prediction = jax.jit(network.head)({"head": head}, pools)
     weights = from_params({"head": head}, FCN8s.TORCH_MODULES)
     score = np.asarray(prediction.features)[0] @ head["score_fr"]["kernel"][0, 0] + head["score_fr"]["bias"]
     x = _transposed(score, weights["upscore2.weight"], 2)
@@ -110,9 +110,10 @@ def test_the_default_starts_without_skips_and_scales_their_gradients():
         pools = jax.tree.map(lambda x: x + np.float32(1), _zeros(network, (16, 16)))
         head = _params()["head"]
         other = pools.replace(pool3=2 * pools.pool3, pool4=-pools.pool4)
-        logits = [network.head({"head": head}, x).logits for x in (pools, other)]
-        np.testing.assert_array_equal(*logits)  # at the start, pool3 and pool4 make no difference
-        found = jax.grad(lambda head: network.head({"head": head}, pools).logits.sum())(head)
+        predict = jax.jit(lambda head, pools: network.head({"head": head}, pools).logits)
+        # At the start, pool3 and pool4 make no difference.
+        np.testing.assert_array_equal(*(predict(head, x) for x in (pools, other)))
+        found = jax.jit(jax.grad(lambda head: predict(head, pools).sum()))(head)
         return {name: np.asarray(found[f"score_{name}"]["kernel"]) for name in ("pool3", "pool4")}
 
     scaled, plain = gradients(), gradients(pool3_scale=1.0, pool4_scale=1.0)
@@ -126,14 +127,14 @@ def test_dropout_drops_whole_channels_of_each_example():
     params = network.abstract_params()["head"]
     head = jax.tree.map(lambda x: np.full(x.shape, 0.1, np.float32), params)
     pools = jax.tree.map(lambda x: np.ones((2, *x.shape[1:]), np.float32), _zeros(network, (64, 64)))
-    keys = jax.random.split(jax.random.key(0), 2)
-    features = np.asarray(network.head({"head": head}, pools, keys).features)
+    keys, predict = jax.random.split(jax.random.key(0), 2), jax.jit(network.head)
+    features = np.asarray(predict({"head": head}, pools, keys).features)
     kept = (features != 0).reshape(2, -1, features.shape[-1])
     assert kept.shape[1] > 1
     assert (kept.any(1) == kept.all(1)).all()
     assert 0.65 < kept.mean() < 0.85
     assert (kept[0] != kept[1]).any()
-    assert (np.asarray(network.head({"head": head}, pools).features) > 0).all()
+    assert (np.asarray(predict({"head": head}, pools).features) > 0).all()
 
 
 def test_bfloat16_stays_close_to_float32():

@@ -26,11 +26,11 @@ def test_conv3x3_equals_nn_conv(monkeypatch, chosen, features, use_bias):
     common = {"use_bias": use_bias, "bias_init": initializers.normal(1.0)}
     ours = Conv3x3(features, dilation=6, **common)
     flax = nn.Conv(features, (3, 3), padding=6, kernel_dilation=6, **common)
-    params = flax.init(jax.random.key(0), x)
-    jax.tree.map(np.testing.assert_array_equal, ours.init(jax.random.key(0), x), params)
+    params = jax.jit(flax.init)(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(ours.init)(jax.random.key(0), x), params)
 
     def value_and_gradients(layer):
-        return jax.value_and_grad(lambda p, x: jnp.sum(layer.apply(p, x) ** 2), (0, 1))(params, x)
+        return jax.jit(jax.value_and_grad(lambda p, x: jnp.sum(layer.apply(p, x) ** 2), (0, 1)))(params, x)
 
     found, expected = value_and_gradients(ours), value_and_gradients(flax)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()), found, expected)
@@ -58,13 +58,13 @@ def test_logits_under_bfloat16_are_float32_sums(monkeypatch, chosen):
     monkeypatch.setenv(implementation.VARIABLE, chosen)
     features = _features(64)
     init = make_initializers("pretrained", channels=64, branches=4, input_rms=1.0)
-    params = ASPP(3, 4, init, jnp.float32, DEFAULT).init(jax.random.key(0), features)
+    params = jax.jit(ASPP(3, 4, init, jnp.float32, DEFAULT).init)(jax.random.key(0), features)
 
     def rounded(path, x):  # rounds the inputs of products; biases stay float32
         return x.astype(jnp.bfloat16).astype(jnp.float32) if path[-1].key == "kernel" else x
 
-    logits = ASPP(3, 4, init, jnp.bfloat16, DEFAULT).apply(params, features)
-    exact = ASPP(3, 4, init, jnp.float32, DEFAULT).apply(
+    logits = jax.jit(ASPP(3, 4, init, jnp.bfloat16, DEFAULT).apply)(params, features)
+    exact = jax.jit(ASPP(3, 4, init, jnp.float32, DEFAULT).apply)(
         jax.tree_util.tree_map_with_path(rounded, params), features.astype(jnp.float32)
     )
     assert logits.dtype == jnp.float32

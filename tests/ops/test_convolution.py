@@ -14,7 +14,7 @@ from sean_jax.ops import convolution, implementation, winograd
 
 # (batch, height, width, channels in, channels out): odd sizes, maps smaller than the dilation, single cells.
 SHAPES = [(1, 8, 16, 6, 5), (2, 9, 13, 3, 7), (3, 5, 4, 40, 4), (1, 1, 3, 19, 2), (2, 7, 31, 64, 3)]
-DILATIONS = [2, 4, 6, 12, 18, 24]
+DILATIONS = [2, 6, 24]
 
 
 def _arrays(shape, dtype=jnp.float32):
@@ -53,6 +53,11 @@ def _definition(dilation, precision=lax.Precision.HIGHEST):
     )
 
 
+@functools.cache
+def _expected(shape, dilation):
+    return _all_three(_definition(dilation), *_arrays(shape))
+
+
 def _relative_errors(found, expected):
     pairs = [(np.float64(a), np.float64(b)) for a, b in zip(found, expected, strict=True)]
     # Gradients of taps that never meet the map are zero on both sides.
@@ -69,20 +74,20 @@ def test_values_and_gradients_are_those_of_the_definition(monkeypatch, chosen, s
     arrays = _arrays(shape)
     found = _all_three(lambda x, kernel: convolution.conv3x3(x, kernel, dilation, lax.Precision.HIGHEST), *arrays)
     assert [a.shape for a in found] == [arrays[2].shape, arrays[0].shape, arrays[1].shape]
-    assert max(_relative_errors(found, _all_three(_definition(dilation), *arrays))) < 2e-6
+    assert max(_relative_errors(found, _expected(shape, dilation))) < 2e-6
 
 
 @pytest.mark.parametrize("name", ["sub_grid_conv3x3", "tap_product_conv3x3"])
-@pytest.mark.parametrize("dilation", [2, 6, 24])
+@pytest.mark.parametrize("dilation", DILATIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_implementation_is_correct_at_any_shape(name, shape, dilation):
     arrays, operation = _arrays(shape), getattr(convolution, name)
     found = _all_three(lambda x, k: operation(x, k, dilation=dilation, precision=lax.Precision.HIGHEST), *arrays)
-    assert max(_relative_errors(found, _all_three(_definition(dilation), *arrays))) < 2e-6
+    assert max(_relative_errors(found, _expected(shape, dilation))) < 2e-6
 
 
 @pytest.mark.parametrize("tile", [2, 4])
-@pytest.mark.parametrize("dilation", [1, 2, 6])
+@pytest.mark.parametrize("dilation", [1, 6])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_winograd_is_correct_at_any_shape(monkeypatch, tile, dilation, shape):
     monkeypatch.setattr(winograd, "best_tile", lambda *_, **__: tile)
@@ -94,8 +99,7 @@ def test_winograd_is_correct_at_any_shape(monkeypatch, tile, dilation, shape):
         )
     )()
     assert [a.shape for a in found] == [gradient.shape, x.shape, kernel.shape]
-    expected = _all_three(_definition(dilation), x, kernel, gradient)
-    assert max(_relative_errors(found, expected)) < {2: 2e-6, 4: 8e-6}[tile]
+    assert max(_relative_errors(found, _expected(shape, dilation))) < {2: 2e-6, 4: 8e-6}[tile]
 
 
 @pytest.mark.parametrize(("tile", "bound"), [(2, 7e-7), (4, 2e-6)])

@@ -4,7 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sean_jax.ops.pooling import average_pool_2x2, average_pool_3x3, max_pool_2x2
+from sean_jax.ops import pooling
+
+average_pool_2x2, average_pool_3x3 = jax.jit(pooling.average_pool_2x2), jax.jit(pooling.average_pool_3x3)
+max_pool_2x2 = jax.jit(pooling.max_pool_2x2, static_argnames="round_up")
 
 SIZES = [(2, 2), (3, 5), (8, 16), (9, 13), (64, 128), (7, 4)]
 

@@ -1,7 +1,7 @@
+import functools
 import json
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
 
@@ -194,15 +194,13 @@ def test_counts_beyond_32_bits_are_rescored_exactly(tmp_path):
 def test_the_command_needs_no_network(tmp_path):
     file, out = tmp_path / "scores.json", tmp_path / "again.json"
     file.write_text(json.dumps(stored(random_matrix(19), CITYSCAPES_CLASSES)))
-    command = [sys.executable, "-m", "sean_jax.evaluate", f"--from={file}", f"--out={out}"]
-    result = subprocess.run([*command, "--protocol=16-of-19"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    evaluate = functools.partial(commands.run, tmp_path / "output", "evaluate", f"--from={file}", out=out)
+    result = evaluate(protocol="16-of-19")
+    assert result.code == 0, result.stderr
     assert "protocol 16-of-19" in result.stdout
     assert json.loads(out.read_text())["protocol"] == "16-of-19"
-    result = subprocess.run([*command, "--protocol=16"], capture_output=True, text=True)
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert "--protocol=16 (16-way network, other ground truth ignored) cannot be computed" in line
+    parts = "--protocol=16 (16-way network, other ground truth ignored) cannot be computed"
+    commands.assert_refused(evaluate(protocol="16"), "evaluate", parts)
 
 
 def test_a_table_of_scores_that_are_not_comparable_needs_a_flag():
@@ -233,10 +231,8 @@ def test_several_stored_scores_make_a_table(tmp_path):
     files = [tmp_path / f"{split}.json" for split in ("val", "test")]
     for file in files:
         file.write_text(json.dumps(stored(confusion, CITYSCAPES_CLASSES, split=file.stem)))
-    command = [sys.executable, "-m", "sean_jax.evaluate", *(f"--from={file}" for file in files), "--protocol=16-of-19"]
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "split: val and test" in refused.stderr
-    table = subprocess.run([*command, "--mixed"], capture_output=True, text=True, check=True).stdout
+    words = [*(f"--from={file}" for file in files), "--protocol=16-of-19"]
+    commands.assert_refused(commands.run(tmp_path / "output", "evaluate", *words), "evaluate", "split: val and test")
+    table = commands.run(tmp_path / "output", "evaluate", *words, "--mixed").stdout
     assert "| score | split | mIoU | road |" in table
     assert all(f"| {file} | {file.stem} | " in table for file in files)

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sean_jax.training.geometry import View, put_back, random_view, take, take_label, whole_view
+from sean_jax.training import geometry
+from sean_jax.training.geometry import View, whole_view
+
+put_back, random_view = jax.jit(geometry.put_back), jax.jit(geometry.random_view, static_argnums=1)
+take, take_label = jax.jit(geometry.take), jax.jit(geometry.take_label)
 
 KEYS = jax.random.split(jax.random.key(0), 40)
 HALF = View(jnp.float32(0.5), jnp.array([0.25, 0.5]), jnp.bool_(True))

@@ -3,14 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sean_jax.training.losses import (
-    attention_mask,
-    consistency_loss,
-    consistency_normaliser,
-    count_kept,
-    count_labelled,
-    segmentation_loss,
-)
+from sean_jax.training import losses
+from sean_jax.training.losses import attention_mask, consistency_normaliser, count_kept, count_labelled
+
+consistency_loss, segmentation_loss = jax.jit(losses.consistency_loss), jax.jit(losses.segmentation_loss)
 
 
 def test_segmentation_loss_equals_hand_computed_value():
@@ -26,7 +22,7 @@ def test_ignored_pixels_do_not_affect_loss_or_gradient():
     ignored = np.array(labels)
     ignored[0, :, 2:] = 255
     kept = segmentation_loss(logits, jnp.asarray(ignored))
-    gradient = jax.grad(segmentation_loss)(logits, jnp.asarray(ignored))
+    gradient = jax.jit(jax.grad(segmentation_loss))(logits, jnp.asarray(ignored))
     np.testing.assert_allclose(kept, segmentation_loss(logits[:, :, :2], jnp.asarray(labels[:, :, :2])), rtol=1e-6)
     assert np.all(gradient[0, :, 2:] == 0)
     assert np.all(np.abs(gradient[0, :, :2]).sum(-1) > 0)
@@ -61,7 +57,7 @@ def test_consistency_normaliser_of_paper_and_authors_code():
 
 def test_empty_mask_has_zero_gradient():
     student = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 2, 3)).astype(np.float32))
-    gradient = jax.grad(consistency_loss)(student, student + 1, jnp.zeros((1, 2, 2)))
+    gradient = jax.jit(jax.grad(consistency_loss))(student, student + 1, jnp.zeros((1, 2, 2)))
     assert np.all(gradient == 0)
 
 

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from sean_jax.training.photometric import PhotometricSettings, color_jitter, gaussian_blur, photometric
+from sean_jax.training import photometric
+from sean_jax.training.photometric import PhotometricSettings
+
+color_jitter = jax.jit(photometric.color_jitter)
+gaussian_blur = jax.jit(photometric.gaussian_blur, static_argnums=(2, 3))
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.float32)
 OFF = {"color_jitter_probability": 0.0, "blur_probability": 0.0, "grey_probability": 0.0}
@@ -15,7 +19,7 @@ OFF = {"color_jitter_probability": 0.0, "blur_probability": 0.0, "grey_probabili
 def _batch(**settings) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), 200)
     images = jnp.broadcast_to(IMAGE, (200, *IMAGE.shape))
-    return np.asarray(jax.jit(photometric)(PhotometricSettings(**OFF | settings), keys, images))
+    return np.asarray(jax.jit(photometric.photometric)(PhotometricSettings(**OFF | settings), keys, images))
 
 
 def test_nothing_changes_with_probability_zero():

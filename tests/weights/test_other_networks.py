@@ -129,12 +129,11 @@ def test_fully_connected_layers_that_do_not_fit_are_left_out_whole():
 
 
 @pytest.fixture(scope="module")
-def run(session_dir, roads, tmp_path_factory) -> pathlib.Path:
-    """A run of two steps; do not write to it."""
+def run(roads, tmp_path_factory) -> pathlib.Path:
+    """A run of one step; do not write to it."""
     workdir = tmp_path_factory.mktemp("fcn8s") / "run"
-    given = {name: value for name, value in roads.items() if name != "fc_channels"}
-    given |= {"method": "source_only", "architecture": "fcn8s", "steps": 2, "save_every": 2}
-    assert stages.train({name: str(v) if isinstance(v, pathlib.Path) else v for name, v in given.items()}, workdir)
+    network = {"architecture": "fcn8s", "width_multiplier": 1 / 32}
+    assert stages.train(roads | network | {"method": "source_only", "steps": 1, "eval_split": "none"}, workdir)
     return workdir
 
 
@@ -148,7 +147,6 @@ def test_a_run_is_opened_ported_and_segments_images(run, tmp_path):
     image = Image.fromarray(RNG.integers(0, 256, (21, 30, 3)).astype(np.uint8))
     found = Predictor(ported.experiment, ported.params, native_size=True)(image)
     assert found.classes.shape == (21, 30)
-    assert (run / "evaluation.json").is_file()
 
 
 def test_an_exported_program_computes_the_same(run, monkeypatch):

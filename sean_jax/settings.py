@@ -3,6 +3,7 @@ if it is a float, an argument of the compiled step.
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import jax
 from sean_jax.errors import UserError
 
 _T = TypeVar("_T")
+_ACCEPTED = {float: (int, float), str: (str, os.PathLike)}  # type of a setting → those of its values
 
 
 def setting(default: Any, help_text: str, *, least: float | None = None, most: float | None = None) -> Any:
@@ -76,7 +78,7 @@ def check(values: Any) -> None:
         value, allowed, expected = getattr(values, f.name), choices(type(values), f.name), kind(type(values), f.name)
         if value is None and type(None) in typing.get_args(typing.get_type_hints(type(values))[f.name]):
             continue
-        fits = isinstance(value, (int, float) if expected is float else expected)
+        fits = isinstance(value, _ACCEPTED.get(expected, expected))
         if not fits or isinstance(value, bool) is not (expected is bool):
             raise UserError(f"--{f.name}={value!r:.100} is of another type; expected {expected.__name__}")
         if isinstance(value, int) and value.bit_length() > 53:

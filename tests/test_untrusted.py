@@ -69,6 +69,7 @@ def object_array() -> bytes:
         (described(), "not an .npz file"),
         (b"", "not an .npz file"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_hostile_archives_are_refused(tmp_path, content, message):
     (tmp_path / "x.npz").write_bytes(content)

@@ -50,18 +50,25 @@ class VGG16(nn.Module):
         for block, (convolutions, channels, dilation, pooled) in BLOCKS.items():
             names = tuple(f"conv{block}_{i}" for i in range(1, convolutions + 1))
             width = scaled(channels, self.width_multiplier)
-            x = conv_block(self, x, names, width, dilation, init=self.init_fns, remat=self.remat)
-            if pooled:
-                x = max_pool_2x2(x)
+            x = conv_block(self, x, names, width, dilation, pooled=pooled, init=self.init_fns, remat=self.remat)
         return x
 
 
 def conv_block(
-    module: Any, x: jax.Array, names: tuple[str, ...], channels: int, dilation: int, *, init: Initializers, remat: bool
+    module: Any,
+    x: jax.Array,
+    names: tuple[str, ...],
+    channels: int,
+    dilation: int,
+    *,
+    pooled: bool = False,
+    init: Initializers,
+    remat: bool,
 ) -> jax.Array:
     """3×3 convolutions with ReLU, named ``names`` in ``module``, whose ``dtype`` and ``precision`` they take.
 
     Args:
+      pooled: whether max-pooling follows.
       remat: whether the backward pass recomputes the block's activations.
     """
 
@@ -77,6 +84,6 @@ def conv_block(
                 name=name,
             )
             x = relu(layer(x))
-        return x
+        return max_pool_2x2(x) if pooled else x
 
     return (nn.remat(run) if remat else run)(module, x)

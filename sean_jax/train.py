@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from sean_jax.cli import command as cli
-from sean_jax.cli import compilation_cache, hosts
+from sean_jax.cli import compilation_cache, multihost
 from sean_jax.config import GROUPS
 from sean_jax.methods import METHODS
 from sean_jax.models import NETWORKS
@@ -73,10 +73,10 @@ def main() -> None:
     if given.get("deterministic"):
         request_deterministic_kernels()  # before hosts join
     compilation_cache.enable()
-    hosts.join()
+    multihost.join()
     workdir = pathlib.Path(WORKDIR.value or _default_workdir(given))
     stages.train(given, workdir, profile_steps=profile_steps)
-    hosts.leave()
+    multihost.leave()
 
 
 SETTINGS = _define_flags()

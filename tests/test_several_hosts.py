@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from commands import Command, assert_refused, run
 
-from sean_jax.cli import hosts
+from sean_jax.cli import multihost
 
 
 def _lines(workdir) -> list[dict]:
@@ -79,7 +79,7 @@ def test_two_hosts_equal_one_host_with_two_devices(tmp_path, roads, finished_her
 def test_processes_know_what_started_them(monkeypatch, variables, launcher):
     for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
-    assert hosts.launched_by() == launcher
+    assert multihost.launched_by() == launcher
 
 
 def test_a_launcher_that_jax_cannot_follow_is_reported(tmp_path):

@@ -10,6 +10,7 @@ weights, number of steps, batch size and schedule. --part=NAME runs one of the p
   methods    a row for each method, the preset best, and the oracle
   diagnosis  SEAN with other thresholds, weights and noise, and what source_only gains from them
   ablation   what the parts of the preset best are worth
+  source     how noise and learning rate were chosen: source_only, scored on the source's own split val
 
 --rows chooses rows, --seeds the seeds (default: three of the main rows, two of the others).
 
@@ -40,6 +41,7 @@ QUIET = {"noise_std": 0.0}
 RARE_CLASSES = {"source_sampling": "rare_classes"}
 DACS = {"method": "dacs"}
 BEST = DACS | {"preset": "best"}
+RATES = (1e-4, 3e-4, 1e-3)
 ORACLE = SOURCE_ONLY | {"source": camvid.DAY, "target": camvid.DUSK}
 PARTS: dict[str, dict[str, study.Settings]] = {
     "methods": {
@@ -69,6 +71,10 @@ PARTS: dict[str, dict[str, study.Settings]] = {
         "best, every pseudo-label": BEST | {"confidence_threshold": 0.0},
         "sac": {"method": "sac"},
         "sac, rare classes": {"method": "sac"} | RARE_CLASSES,
+    },
+    "source": {
+        "noise, rate 0.0001": SOURCE_ONLY | {"learning_rate": 1e-4},
+        **{f"rate {rate:g}": SOURCE_ONLY | QUIET | {"learning_rate": rate} for rate in RATES},
     },
 }
 MAIN = ("source_only", "source_only, no noise", "sean", "dacs", "best", "oracle")  # rows with three seeds
@@ -100,6 +106,9 @@ def main() -> None:
     args = parser.parse_args()
     runs = camvid.study(args, SCORED, **SCALES[args.scale])
     for part in args.part:
+        if part == "source":
+            choose_on_source(runs, args)
+            continue
         results: study.Results = {}
         for name, row in PARTS[part].items():
             if not args.rows or name in args.rows:
@@ -114,6 +123,16 @@ def main() -> None:
         if set(PICTURE) <= set(results):
             columns = {title: runs.workdir(training(row), min(results[row])) for row, title in PICTURE.items()}
             plots.predictions(runs, columns, "day_val", out.with_name(f"{out.name}_predictions.png"))
+
+
+def choose_on_source(trainings: study.Study, args: argparse.Namespace) -> None:
+    """Scores the rows of the part ``source`` on held-out source images, one seed; reads no image of the target."""
+    scored = {"idda_val": {"dataset": IDDA, "split": "val", "dataset_dir": args.idda_dir}}
+    source = study.Study(trainings.runs, trainings.settings, scored)
+    rows = {row: settings_of(settings, args) for row, settings in PARTS["source"].items()}
+    results = source.results(rows, args.seeds or [0], {row: training(row) for row in rows})
+    out = pathlib.Path(args.out or source.runs / "results" / "idda_to_camvid_source")
+    study.write(out, study.seeds_table(results, list(scored)), study.small(results), settings=camvid.shown(source))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ from sean_jax.models import DeepLab
 from sean_jax.models.network import PRECISIONS
 from sean_jax.training.parallel import AXIS, mapped_step, replicate, shard
 
+# Settings with which every step makes all of its method's updates.
+ALL_UPDATES = {"cca": {"class_alignment_start": 0.0}, "cycada": {"accuracy_threshold": 0.0}}
+
 
 def make_method(case: argparse.Namespace, name: str = "sean", **settings: Any) -> Method:
     """A method and its network with the settings of the case's preset."""
@@ -113,7 +116,8 @@ def main() -> None:
     case = measure.parse(__doc__ or "", cache_dir="", remat=False, accumulate=1, plan=False, jit=False, method="sean")
     if case.cache_dir:
         jax.config.update("jax_compilation_cache_dir", case.cache_dir)
-    training = Training(case, remat=case.remat, accumulate_steps=case.accumulate)
+    chosen = ALL_UPDATES.get(case.method, {})
+    training = Training(case, remat=case.remat, accumulate_steps=case.accumulate, **chosen)
     if case.jit:
         training.use_jit()
     built = time.perf_counter()

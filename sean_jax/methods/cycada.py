@@ -21,14 +21,15 @@ from sean_jax.training import optimizers
 from sean_jax.training.adversarial import add_to_window, count_recognised, domain_cross_entropy
 from sean_jax.training.augmentation import (
     AugmentationSettings,
+    CropSettings,
     SourceView,
     TargetView,
     augment_source,
     augment_target,
-    random_crops,
+    crop_batch,
 )
 from sean_jax.training.losses import count_labelled, segmentation_loss
-from sean_jax.training.randomness import example_keys, purpose_key
+from sean_jax.training.randomness import purpose_key
 
 SOURCE, TARGET = 1, 0  # the discriminator's classes
 _PUBLISHED = {  # of training on the translated source, and of adaptation
@@ -44,7 +45,7 @@ _PUBLISHED = {  # of training on the translated source, and of adaptation
 
 
 @settings
-class CyCADASettings(AugmentationSettings):
+class CyCADASettings(CropSettings, AugmentationSettings):
     """The published values."""
 
     discriminator_input: Literal["scores", "features"] = setting(
@@ -59,7 +60,6 @@ class CyCADASettings(AugmentationSettings):
         60.0, "update the network if the discriminator's mean accuracy in percent exceeds this", least=0, most=100
     )
     accuracy_window: int = setting(100, "steps over which the discriminator's accuracy is averaged", least=1)
-    crop_size: int = setting(2**15, "side of the random square crop in pixels; at most the image", least=24)
     translator: str | None = setting(
         None, "run directory of --method=cyclegan, or none to adapt features only; default: trained first"
     )
@@ -134,16 +134,9 @@ class CyCADA(Method):
         return {"network": state.params["network"]}
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        batch = self.cropped(batch, state.step, rng)
+        batch = crop_batch(self.settings, batch, state.step, rng)
         source = augment_source(self.settings, batch, state.step, rng)
         return self.update(state, source, augment_target(self.settings, batch, state.step, rng))
-
-    def cropped(self, batch: Batch, step: jax.Array, rng: jax.Array) -> Batch:
-        """The batch with a random part of each image, at the same place in its label."""
-        images = batch["source_image"]
-        height, width = (min(self.settings.crop_size, side) for side in images.shape[1:3])
-        keys = {domain: example_keys(rng, f"{domain}_crop", step, len(images)) for domain in ("source", "target")}
-        return {name: random_crops(keys[name.split("_")[0]], (height, width), x) for name, x in batch.items()}
 
     def update(self, state: TrainState, source: SourceView, target: TargetView) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch."""

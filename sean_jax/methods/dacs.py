@@ -26,8 +26,16 @@ from sean_jax.methods.self_ensembling import SelfEnsembling
 from sean_jax.models import Prediction
 from sean_jax.ops.resize import resize_bilinear, resize_map
 from sean_jax.settings import redefault, setting, settings
-from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, mirror_target
+from sean_jax.training.augmentation import (
+    AugmentationSettings,
+    CropSettings,
+    SourceView,
+    augment_source,
+    crop_batch,
+    mirror_target,
+)
 from sean_jax.training.ema import EMASettings
+from sean_jax.training.fourier import with_amplitudes_of
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.mixing import class_mask, paste
 from sean_jax.training.photometric import PhotometricSettings, photometric
@@ -35,7 +43,7 @@ from sean_jax.training.randomness import example_keys
 
 
 @settings
-class DACSSettings(PhotometricSettings, AugmentationSettings, EMASettings):
+class DACSSettings(PhotometricSettings, CropSettings, AugmentationSettings, EMASettings):
     """The published values; DACS adds no noise."""
 
     noise_std: float = redefault(AugmentationSettings, "noise_std", 0.0)
@@ -46,6 +54,9 @@ class DACSSettings(PhotometricSettings, AugmentationSettings, EMASettings):
     )
     mixed_weight: float = setting(1.0, "weight of the loss on mixed images", least=0)
     attention_threshold: float = redefault(SEANSettings, "attention_threshold", 0.0)  # no mask: attention is above 0
+    fourier_adaptation: bool = setting(False, "give source images the low frequencies of target images (FDA)")
+    fourier_beta: float = setting(0.01, "share of the shorter side that counts as low in FDA", least=0, most=0.5)
+    photometric_source: bool = setting(False, "change the colours of source images too, not only of mixed ones")
 
 
 class Views(NamedTuple):
@@ -68,11 +79,15 @@ class DACS(SelfEnsembling):
             "weight_decay": 5e-4,
             "batch_size": 2,
             "steps": 250_000,
+            "height": 512,
+            "width": 1024,
+            "crop_size": 512,
         },
         "best": {"attention_threshold": 0.3},
     }
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        batch = crop_batch(self.settings, batch, state.step, rng)
         target = mirror_target(self.settings, batch, state.step, rng)
         label, confident, inside = concatenate_over_parts(
             lambda images: self.pseudo_labels(state.params["teacher"], images), target, self.accumulate_steps
@@ -80,6 +95,9 @@ class DACS(SelfEnsembling):
         # The share of certain pixels over all target images is the weight of every pseudo-label inside the mask.
         counts = (jnp.sum(x, dtype=jnp.int32).astype(jnp.float32) for x in (confident, inside))
         certain, kept, pixels = sum_over_devices((*counts, jnp.float32(label.size)))
+        if self.settings.fourier_adaptation:
+            adapted = with_amplitudes_of(batch["source_image"], target, self.settings.fourier_beta)
+            batch = batch | {"source_image": adapted}
         source = augment_source(self.settings, batch, state.step, rng)
         views = self.mix(source, target, label, jnp.where(inside, certain / pixels, 0.0), state.step, rng)
         state, metrics = self.update(state, views)
@@ -122,6 +140,9 @@ class DACS(SelfEnsembling):
         mixed = SourceView(
             image, paste(masks, source.label, label), example_keys(rng, "target_dropout", step, examples)
         )
+        if self.settings.photometric_source:
+            keys = example_keys(rng, "photometric_source", step, examples)
+            source = source._replace(image=photometric(self.settings, keys, source.image))
         return Views(source, mixed, jnp.where(masks, 1.0, weight))
 
     def update(self, state: TrainState, views: Views) -> tuple[TrainState, Metrics]:

@@ -40,6 +40,7 @@ class Attention(nn.Module):
     def __call__(self, features: jax.Array) -> jax.Array:
         conv = Conv1x1(
             1,
+            use_bias=False,
             dtype=self.dtype,
             precision=self.precision,
             preferred_element_type=jnp.float32,

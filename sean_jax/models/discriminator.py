@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax.linen import initializers
 from jax import lax
 
-from sean_jax.models.layers import dropout
+from sean_jax.models.layers import Conv1x1, dropout
 
 
 class Discriminator(nn.Module):
@@ -39,7 +39,7 @@ class Discriminator(nn.Module):
             "precision": self.precision,
         }
         for layer, channels in enumerate(self.channels):
-            x = nn.relu(nn.Conv(channels, (1, 1), name=f"conv{layer + 1}", **common)(x))
+            x = nn.relu(Conv1x1(channels, name=f"conv{layer + 1}", **common)(x))
             x = dropout(x, self.dropout_rate, keys, layer, whole_channels=self.whole_channels)
-        logits = nn.Conv(2, (1, 1), name=f"conv{len(self.channels) + 1}", **common)(x)
+        logits = Conv1x1(2, name=f"conv{len(self.channels) + 1}", **common)(x)
         return logits.astype(jnp.float32)

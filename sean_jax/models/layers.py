@@ -1,5 +1,7 @@
 """The convolutions of which networks are built, ReLU and dropout."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -34,30 +36,34 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features), jnp.float32)
-        dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
-        operands = x.astype(dtype), kernel.astype(dtype)
-        y = conv3x3(*operands, self.dilation, self.precision, self.preferred_element_type)
-        if not self.use_bias:
-            return y
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+        return _convolution(self, x, 3, functools.partial(conv3x3, dilation=self.dilation))
 
 
 class Conv1x1(nn.Module):
-    """A 1×1 convolution without bias: ``[b, h, w, c] → [b, h, w, features]``; attributes as of :class:`Conv3x3`."""
+    """A 1×1 convolution: ``[b, h, w, c] → [b, h, w, features]``; attributes and parameters as of :class:`Conv3x3`."""
 
     features: int
+    use_bias: bool = True
     dtype: Any = None
     precision: lax.PrecisionLike = None
     preferred_element_type: Any = None
     kernel_init: initializers.Initializer = initializers.lecun_normal()
+    bias_init: initializers.Initializer = initializers.zeros_init()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features), jnp.float32)
-        dtype = self.dtype or jnp.promote_types(x.dtype, kernel.dtype)
-        return conv1x1(x.astype(dtype), kernel.astype(dtype), self.precision, self.preferred_element_type)
+        return _convolution(self, x, 1, conv1x1)
+
+
+def _convolution(layer: Conv3x3 | Conv1x1, x: jax.Array, size: int, convolve: Callable[..., jax.Array]) -> jax.Array:
+    kernel = layer.param("kernel", layer.kernel_init, (size, size, x.shape[-1], layer.features), jnp.float32)
+    dtype = layer.dtype or jnp.promote_types(x.dtype, kernel.dtype)
+    options = {"precision": layer.precision, "preferred_element_type": layer.preferred_element_type}
+    y = convolve(x.astype(dtype), kernel.astype(dtype), **options)
+    if not layer.use_bias:
+        return y
+    bias = layer.param("bias", layer.bias_init, (layer.features,), jnp.float32)
+    return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 @jax.custom_vjp

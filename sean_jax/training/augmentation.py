@@ -19,6 +19,13 @@ class AugmentationSettings:
     random_flip: bool = setting(False, "mirror images at random (not in SEAN's paper and code)")
 
 
+@settings
+class CropSettings:
+    """Which part of the images a step sees."""
+
+    crop_size: int = setting(2**15, "side of the random square crop in pixels; at most the image", least=24)
+
+
 def add_noise(keys: jax.Array, images: jax.Array, std: jax.Array | float) -> jax.Array:
     """Adds N(0, std²) to every value of ``images`` (``[b, H, W, 3]``, 0–255 scale), unclipped; float32."""
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], jnp.float32))(keys)
@@ -44,6 +51,16 @@ def random_crops(keys: jax.Array, size: tuple[int, int], arrays: jax.Array) -> j
         return lax.dynamic_slice(array, (top, left, *[0] * (array.ndim - 2)), (*size, *array.shape[2:]))
 
     return jax.vmap(crop)(keys, arrays)
+
+
+def crop_batch(
+    settings: CropSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
+) -> dict[str, jax.Array]:
+    """The batch with a random square of each image, at the same place in its label; under ``pmap``."""
+    images = batch["source_image"]
+    height, width = (min(settings.crop_size, side) for side in images.shape[1:3])
+    keys = {domain: example_keys(rng, f"{domain}_crop", step, len(images)) for domain in ("source", "target")}
+    return {name: random_crops(keys[name.split("_")[0]], (height, width), x) for name, x in batch.items()}
 
 
 class SourceView(NamedTuple):

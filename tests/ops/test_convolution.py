@@ -86,6 +86,27 @@ def test_each_implementation_is_correct_at_any_shape(name, shape, dilation):
     assert max(_relative_errors(found, _expected(shape, dilation))) < 2e-6
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dilation", [1, *DILATIONS])
+def test_gradients_as_nhwc_convolutions_are_correct_at_any_shape(shape, dilation):
+    options = {"dilation": dilation, "precision": lax.Precision.HIGHEST}
+    found = jax.jit(functools.partial(convolution.nhwc_gradients, **options))(*_arrays(shape))
+    assert max(_relative_errors(found, _expected(shape, dilation)[1:])) < 2e-6
+
+
+@pytest.mark.parametrize(("channels_out", "dilation"), [(5, 1), (70, 2), (5, 6)])
+def test_convolutions_in_conditionals_have_the_order_that_cpus_are_fast_in(channels_out, dilation):
+    """XLA reorders dimensions in the outermost computation only; its CPU fallback for others is very slow."""
+    arrays = _arrays((1, 8, 16, 64, channels_out))
+
+    def gradients(x, kernel, gradient):
+        return jax.vjp(lambda x, kernel: convolution.conv3x3(x, kernel, dilation), x, kernel)[1](gradient)
+
+    conditional = jax.jit(lambda p, *args: lax.cond(p, gradients, lambda x, kernel, _: (x, kernel), *args))
+    program = conditional.lower(True, *arrays).compile().as_text()
+    assert set(re.findall(r"dim_labels=(\S+?),? ", program)) == {"b01f_01io->b01f"}
+
+
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize("dilation", [1, 6])
 @pytest.mark.parametrize("shape", SHAPES)

@@ -95,13 +95,17 @@ class DACS(SelfEnsembling):
         # The share of certain pixels over all target images is the weight of every pseudo-label inside the mask.
         counts = (jnp.sum(x, dtype=jnp.int32).astype(jnp.float32) for x in (confident, inside))
         certain, kept, pixels = sum_over_devices((*counts, jnp.float32(label.size)))
-        if self.settings.fourier_adaptation:
-            adapted = with_amplitudes_of(batch["source_image"], target, self.settings.fourier_beta)
-            batch = batch | {"source_image": adapted}
-        source = augment_source(self.settings, batch, state.step, rng)
+        source = self.source(batch, target, state.step, rng)
         views = self.mix(source, target, label, jnp.where(inside, certain / pixels, 0.0), state.step, rng)
         state, metrics = self.update(state, views)
         return state, metrics | {"train/certain_pixels": certain / pixels, "train/kept_pixels": kept / pixels}
+
+    def source(self, batch: Batch, target: jax.Array, step: jax.Array, rng: jax.Array) -> SourceView:
+        """The augmented source, in the colours of the target images with the same indices if the settings say so."""
+        if self.settings.fourier_adaptation:
+            adapted = with_amplitudes_of(batch["source_image"], target, self.settings.fourier_beta)
+            batch = batch | {"source_image": adapted}
+        return augment_source(self.settings, batch, step, rng)
 
     def pseudo_labels(self, teacher: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The teacher's classes ``[b, H, W]`` uint8, whether it is certain of them, and SEAN's mask, at full size."""

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def with_amplitudes_of(source: jax.Array, target: jax.Array, beta: jax.Array | float) -> jax.Array:
@@ -25,5 +26,6 @@ def with_amplitudes_of(source: jax.Array, target: jax.Array, beta: jax.Array | f
     low = (rows[:, None] & columns[None, :])[None, :, :, None]
     ours, theirs = (jnp.fft.rfft2(x.astype(jnp.float32), axes=(1, 2)) for x in (source, target))
     amplitude = jnp.where(low, jnp.abs(theirs), jnp.abs(ours))
-    mixed = amplitude * jnp.exp(1j * jnp.angle(ours))
+    phase = jnp.angle(ours)
+    mixed = lax.complex(amplitude * jnp.cos(phase), amplitude * jnp.sin(phase))
     return jnp.clip(jnp.fft.irfft2(mixed, s=(height, width), axes=(1, 2)), 0, 255)

@@ -94,3 +94,37 @@ def test_pseudo_labels_outside_the_mask_have_no_weight(monkeypatch, threshold, w
     _, metrics = step(steps.init(method), batch, jax.random.key(0))
     assert set(np.unique(metrics["weight"])) == weights
     assert metrics["train/kept_pixels"] == 1 - threshold
+
+
+@pytest.mark.parametrize("adapts", [False, True])
+def test_fourier_adaptation_gives_source_images_the_targets_mean_colour(adapts):
+    raw = {name: jnp.asarray(value) for name, value in steps.batch().items()}
+    target = jnp.full(raw["target_image"].shape, jnp.asarray([90, 120, 150]), jnp.float32)
+    method = _method(fourier_adaptation=adapts, fourier_beta=0.0, random_flip=False)
+    soft = raw | {"source_image": 110 + 0.1 * raw["source_image"].astype(jnp.float32)}  # nothing is clipped
+    view = _on_one_device(lambda batch: method.source(batch, target, jnp.int32(0), jax.random.key(0)), soft)
+    np.testing.assert_array_equal(view.label, raw["source_label"])
+    mean = (target if adapts else soft["source_image"]).mean((1, 2))
+    np.testing.assert_allclose(view.image.mean((1, 2)), mean, atol=1e-2)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_the_colours_of_source_images_change_only_if_asked_for(changes):
+    raw = {name: jnp.asarray(value) for name, value in steps.batch().items()}
+    method = _method(photometric_source=changes, color_jitter_probability=1.0)
+
+    def mix(batch):
+        source = augment_source(method.settings, batch, jnp.int32(0), jax.random.key(0))
+        label = jnp.zeros_like(batch["source_label"])
+        views = method.mix(source, batch["target_image"], label, jnp.float32(0), jnp.int32(0), jax.random.key(0))
+        return source, views.source
+
+    before, after = _on_one_device(mix, raw)
+    np.testing.assert_array_equal(after.label, before.label)
+    assert bool((after.image != before.image).any((1, 2, 3)).all()) == changes
+
+
+def _on_one_device(function, batch):
+    """``function`` of a batch, under the name of the axis of devices."""
+    found = jax.pmap(function, AXIS, devices=steps.DEVICES[:1])({name: x[None] for name, x in batch.items()})
+    return jax.tree.map(lambda x: x[0], found)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import time
@@ -15,6 +16,7 @@ from rundirs import contents, same_state
 from shallow import Shallow
 
 from sean_jax import port_weights, weights
+from sean_jax.api import load
 from sean_jax.errors import UserError
 from sean_jax.run.checkpoints import read_state
 
@@ -130,12 +132,13 @@ def test_init_weights_loads_a_file_of_port_weights(finished_here, train_here, tm
 
 
 @pytest.mark.xdist_group("runs")
-def test_a_run_resumes_without_its_initial_weights(finished_here, train_here, tmp_path, capsys):
+@pytest.mark.parametrize("sampling", ["uniform", "rare_classes"])
+def test_a_run_resumes_without_its_initial_weights(finished_here, train_here, tmp_path, capsys, sampling):
     """The checkpoint contains all parameters, so the file is not read, whatever the flag says."""
     file = tmp_path / "vgg.npz"
     port_weights.port(str(finished_here), str(file))
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    changes = {"steps": 2} | INITIALIZATION
+    changes = {"steps": 2, "target_sampling": sampling} | INITIALIZATION
     train_here(whole, init_weights=file, **changes)
     shutil.copytree(whole, resumed)
     shutil.rmtree(resumed / "checkpoints/2")
@@ -148,6 +151,17 @@ def test_a_run_resumes_without_its_initial_weights(finished_here, train_here, tm
     train_here(resumed, **changes)
     with pytest.raises(UserError, match=r"vgg\.npz is not a file"):
         train_here(tmp_path / "new", init_weights=file, **changes)
+
+
+@pytest.mark.xdist_group("runs")
+def test_target_sampling_follows_what_the_initial_network_predicts(finished_here, roads, train_here, tmp_path):
+    train_here(tmp_path / "run", init_weights=finished_here, steps=1, target_sampling="rare_classes", **INITIALIZATION)
+    predict = load(finished_here)
+    images = sorted((pathlib.Path(roads["target_dir"]) / "leftImg8bit/train").rglob("*.png"))
+    expected = [np.bincount(predict(Image.open(path), (16, 32)).classes.ravel(), minlength=19) / 512 for path in images]
+    np.testing.assert_allclose(np.load(tmp_path / "run" / "target_shares.npy"), expected, atol=1e-6)
+    with pytest.raises(UserError, match="needs --init_weights of a network"):
+        train_here(tmp_path / "scratch", target_sampling="rare_classes")
 
 
 @pytest.mark.parametrize(

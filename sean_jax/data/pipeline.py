@@ -117,6 +117,7 @@ def training_batches(
     start_step: int,
     stop_step: int,
     source_probabilities: np.ndarray | None = None,
+    target_probabilities: np.ndarray | None = None,
     target_extras: Mapping[str, str] = MappingProxyType({}),
     loader: str = "tf_data",
     host_index: int = 0,
@@ -133,6 +134,7 @@ def training_batches(
       start_step: first step.
       stop_step: last step, excluded.
       source_probabilities: [examples], of drawing each source example; None: each once an epoch, in random order.
+      target_probabilities: likewise, of the target.
       target_extras: the target's extras that are wanted with its images: name in the batch → name of the stored extra.
       loader: ``tf_data`` or ``grain``; both give the same batches.
       host_index: which of the hosts this is; it gets the host_index-th run of batch_size / host_count examples.
@@ -159,15 +161,8 @@ def training_batches(
     elif target_extras:
         raise ValueError(f"extras {', '.join(target_extras)} of a target, and no target")
 
-    cumulative = None
-    if source_probabilities is not None:
-        cumulative = np.cumsum(np.float64(source_probabilities))
-        cumulative /= cumulative[-1]
-
-    def source_index(position: int) -> int:
-        if cumulative is None:
-            return example_at(position, seed, SOURCE_DOMAIN, len(source))
-        return drawn_example(position, seed, SOURCE_DOMAIN, cumulative)
+    source_index = _order(seed, SOURCE_DOMAIN, len(source), source_probabilities)
+    target_index = _order(seed, TARGET_DOMAIN, len(target) if target is not None else 0, target_probabilities)
 
     def read(number: int) -> dict[str, Encoded]:
         step, index_in_share = divmod(number, share)
@@ -175,12 +170,21 @@ def training_batches(
         record = source.read(source_index(position))
         encoded: dict[str, Encoded] = {"source_image": record["image"], "source_label": record.get("label", b"")}
         if target is not None:
-            index = example_at(position, seed, TARGET_DOMAIN, len(target))
+            index = target_index(position)
             encoded["target_image"] = target.read(index)["image"]
             encoded |= {name: extra[index] for name, extra in extras.items()}
         return encoded
 
     return elements(loader, read, fields, start_step * share, stop_step * share, share)
+
+
+def _order(seed: int, domain: int, length: int, probabilities: np.ndarray | None) -> Callable[[int], int]:
+    """The index of a domain's example by its position in a run."""
+    if probabilities is None:
+        return functools.partial(example_at, seed=seed, domain=domain, length=length)
+    cumulative = np.cumsum(np.float64(probabilities))
+    cumulative /= cumulative[-1]
+    return functools.partial(drawn_example, seed=seed, domain=domain, cumulative=cumulative)
 
 
 def _check(source: PreparedSet, target: PreparedSet | None, batch_size: int, host_index: int, host_count: int) -> None:

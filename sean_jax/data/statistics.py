@@ -79,3 +79,21 @@ def rare_class_probabilities(shares: np.ndarray, temperature: float, least_share
         return np.full(len(shares), 1 / len(shares))
     classes = np.exp(logits - logits.max())
     return (holds / np.maximum(counts, 1)) @ (classes / classes.sum())
+
+
+def importance_probabilities(shares: np.ndarray, uniform: float = 0.25) -> np.ndarray:
+    """Probabilities of examples under importance sampling (SAC, Araslanov and Roth, CVPR 2021).
+
+    A class is drawn uniformly from those that some example holds, then an example in proportion to the share of that
+    class in it.
+
+    Args:
+      shares: ``[examples, classes]``, share of each class in each example, as the network predicts it.
+      uniform: share of examples that are drawn uniformly instead.
+
+    Returns:
+      float64 ``[examples]``, which sum to 1.
+    """
+    totals = shares.sum(0)
+    by_class = (shares[:, totals > 0] / totals[totals > 0]).mean(1)
+    return uniform / len(shares) + (1 - uniform) * by_class

@@ -15,10 +15,9 @@ from sean_jax import weights
 from sean_jax.data.dataset import label_map
 from sean_jax.data.pipeline import check_loader, training_batches
 from sean_jax.data.prepared import PreparedSet
-from sean_jax.data.statistics import class_shares, rare_class_probabilities
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method, TrainState
-from sean_jax.run import directory, hosts
+from sean_jax.run import directory, hosts, sampling
 from sean_jax.run.checkpoints import Checkpoints, abstract_state, is_finished, latest_step
 from sean_jax.run.checksums import set_aside_damaged
 from sean_jax.run.determinism import request_deterministic_kernels
@@ -149,6 +148,10 @@ def _fit(
         checkpoints.close()
         _report(plan, workdir, leader)
         return True
+    target_probabilities = None
+    if inputs.target is not None:
+        first = None if restored_step else next(iter(method.evaluated(state).values()))
+        target_probabilities = sampling.target_probabilities(plan, inputs.target, workdir, first)
     batches = training_batches(
         inputs.source,
         label_map(plan.source, plan.experiment.label_space),
@@ -157,7 +160,8 @@ def _fit(
         seed=config.seed,
         start_step=restored_step,
         stop_step=config.steps,
-        source_probabilities=_source_probabilities(plan, inputs.source),
+        source_probabilities=sampling.source_probabilities(plan, inputs.source),
+        target_probabilities=target_probabilities,
         target_extras={name: method.stored_extra(name) for name in method.READS.target_extras},
         loader=config.loader,
         host_index=jax.process_index(),
@@ -252,19 +256,7 @@ def _initial_state(plan: Plan, method: Method, inputs: Inputs, say: Say) -> Trai
     state = method.init(purpose_key(rng, "method_init"), params)
     if not method.READS.source_statistics:
         return state
-    return method.with_source_shares(state, jnp.asarray(_source_shares(plan, inputs.source), jnp.float32))
-
-
-def _source_shares(plan: Plan, source: PreparedSet) -> np.ndarray:
-    space = plan.experiment.label_space
-    return class_shares(source, label_map(plan.source, space), space.num_classes)
-
-
-def _source_probabilities(plan: Plan, source: PreparedSet) -> np.ndarray | None:
-    config = plan.experiment.config
-    if config.source_sampling == "uniform":
-        return None
-    return rare_class_probabilities(_source_shares(plan, source), config.rare_class_temperature)
+    return method.with_source_shares(state, jnp.asarray(sampling.source_shares(plan, inputs.source), jnp.float32))
 
 
 def _finite(metrics: Any, step: int, checkpoints: Checkpoints, state: Any = None) -> dict[str, float]:

@@ -48,7 +48,9 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
     values["data_dir"] = values.get("data_dir") or default_data_dir()
     source, target = load_dataset(values["source"]), load_dataset(values["target"])
     file = None
+    resumes = False
     if workdir is not None and directory.exists(workdir) and has_checkpoint(workdir):
+        resumes = True
         before = directory.load(workdir).config
         values = {"initialization": before.initialization, "input_convention": before.input_convention} | values
     elif values.get("init_weights"):
@@ -60,6 +62,11 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
         selection_split=target.selection_split,
         input_convention=weights.input_convention(file) if file else None,
     )
+    if config.target_sampling != "uniform" and not resumes and not (file and weights.is_complete(file)):
+        raise UserError(
+            f"--target_sampling={config.target_sampling} needs --init_weights of a network that predicts the run's "
+            "classes: the run directory of --method=source_only, or weights from it"
+        )
     assert config.classes is not None
     space = load_label_space(config.classes)
     source_label_map(source, space)  # raises an error if the source lacks classes

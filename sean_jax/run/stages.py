@@ -67,7 +67,7 @@ def _is_needed(stage: Stage, values: Mapping[str, Any]) -> bool:
 
 def _is_complete(path: str) -> bool:
     """Whether initial weights are those of a complete segmentation network."""
-    return os.path.isdir(path) or not weights.identify(read_initial_weights(path)).startswith("vgg16")
+    return os.path.isdir(path) or weights.is_complete(read_initial_weights(path))
 
 
 def _settings_from(stage: Stage, product: str, values: Mapping[str, Any]) -> dict[str, Any]:

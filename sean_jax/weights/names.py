@@ -202,6 +202,11 @@ def metadata(file: WeightsFile) -> dict[str, Any]:
     return {**implied, **file.metadata, "input_convention": convention}
 
 
+def is_complete(file: WeightsFile) -> bool:
+    """Returns whether a file holds a whole segmentation network, and not only a VGG-16; errors as :func:`identify`."""
+    return not identify(file).startswith("vgg16")
+
+
 def input_convention(file: WeightsFile) -> str:
     """Returns the input normalisation that a file's network needs.
 

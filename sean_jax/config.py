@@ -48,12 +48,8 @@ class DataSettings:
     source_sampling: Literal["uniform", "rare_classes"] = setting(
         "uniform", "order of the source: each image once an epoch, or images with rare classes more often"
     )
-    target_sampling: Literal["uniform", "rare_classes"] = setting(
-        "uniform", "likewise of the target, by what the initial weights, of a complete network, predict there (SAC)"
-    )
-    rare_class_temperature: float = setting(
-        0.01, "--source_sampling=rare_classes: smaller values prefer rarer classes (DAFormer)", least=1e-4
-    )
+    target_sampling: Literal["uniform", "rare_classes"] = setting("uniform", "likewise, as --init_weights predict it")
+    rare_class_temperature: float = setting(0.01, "of --source_sampling: smaller prefers rarer classes", least=1e-4)
     height: int = setting(512, "image height in pixels; images are resized at preparation", least=16)
     width: int = setting(1024, "image width in pixels", least=16)
     batch_size: int = setting(1, "images per domain and step, over all devices", least=1)
@@ -257,8 +253,6 @@ def resolve(
             f"--height={config.height} --width={config.width}: {config.method} needs images of at least "
             f"{method.MIN_SIZE}x{method.MIN_SIZE} pixels"
         )
-    if config.target_sampling != "uniform" and not method.READS.target:
-        raise UserError(f"--target_sampling={config.target_sampling}: {config.method} reads no target; leave it out")
     if config.accumulate_steps > 1 and not method.ACCUMULATES:
         raise UserError(
             f"--accumulate_steps={config.accumulate_steps}: a step of {config.method} cannot be divided into parts; "

@@ -18,6 +18,7 @@ from sean_jax.data.preparation.listing import find_pairs
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 from sean_jax.experiment import Experiment
+from sean_jax.methods import METHODS
 from sean_jax.presets import choose_preset
 from sean_jax.run import directory
 from sean_jax.run.checkpoints import has_checkpoint
@@ -62,11 +63,8 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
         selection_split=target.selection_split,
         input_convention=weights.input_convention(file) if file else None,
     )
-    if config.target_sampling != "uniform" and not resumes and not (file and weights.is_complete(file)):
-        raise UserError(
-            f"--target_sampling={config.target_sampling} needs --init_weights of a network that predicts the run's "
-            "classes: the run directory of --method=source_only, or weights from it"
-        )
+    if config.target_sampling != "uniform" and not resumes:
+        _check_target_sampling(config, file)
     assert config.classes is not None
     space = load_label_space(config.classes)
     source_label_map(source, space)  # raises an error if the source lacks classes
@@ -80,6 +78,17 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
     source.split(config.source_split)
     target.split(config.target_split)
     return Plan(Experiment(config, space), source, target, file)
+
+
+def _check_target_sampling(config: Config, file: weights.WeightsFile | None) -> None:
+    setting = f"--target_sampling={config.target_sampling}"
+    if not METHODS[config.method].READS.target:
+        raise UserError(f"{setting}: {config.method} reads no target; leave it out")
+    if file is None or not weights.is_complete(file):
+        raise UserError(
+            f"{setting} needs --init_weights of a network that predicts the run's classes: the run directory of "
+            "--method=source_only, or weights from it"
+        )
 
 
 def default_classes(source: str) -> str:

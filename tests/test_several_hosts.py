@@ -23,6 +23,7 @@ def _slurm(count: int, index: int) -> dict[str, object]:
         "SLURM_JOB_ID": job,
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_NUM_NODES": 1,
+        "SLURM_STEP_NUM_TASKS": count,
         "SLURM_NTASKS": count,
         "SLURM_PROCID": index,
         "SLURM_LOCALID": index,
@@ -69,6 +70,10 @@ def test_two_hosts_equal_one_host_with_two_devices(tmp_path, roads, finished_her
         (_slurm(2, 1), "Slurm"),
         (_slurm(1, 0), None),  # srun of a single process
         ({"SLURM_JOB_ID": 7, "SLURM_NTASKS": 2}, None),  # in an allocation, but not started by srun
+        (_slurm(2, 0) | {"SLURM_STEP_NUM_TASKS": 1}, None),  # an interactive step of a job with two tasks
+        (_slurm(2, 0) | {"SLURM_STEP_NUM_TASKS": ""}, "Slurm"),
+        # Variables of a job elsewhere.
+        (_slurm(2, 0) | {"SLURM_STEP_NUM_TASKS": "", "SLURM_STEP_NODELIST": "node[1-2].invalid"}, None),
         ({"OMPI_COMM_WORLD_SIZE": 4, "OMPI_COMM_WORLD_RANK": 1}, "Open MPI"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # a single pod
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": 1}, "Kubernetes"),

@@ -2,6 +2,8 @@
 
 import faulthandler
 import os
+import re
+import socket
 from typing import Any
 
 import jax
@@ -64,7 +66,7 @@ def launched_by() -> str | None:
     def count(name: str) -> int:
         return int(os.environ.get(name) or 0)
 
-    if "SLURM_STEP_NODELIST" in os.environ and "SLURM_PROCID" in os.environ and count("SLURM_NTASKS") > 1:
+    if "SLURM_STEP_NODELIST" in os.environ and "SLURM_PROCID" in os.environ and _slurm_tasks() > 1:
         return "Slurm"
     if count("OMPI_COMM_WORLD_SIZE") > 1:
         return "Open MPI"
@@ -73,6 +75,22 @@ def launched_by() -> str | None:
     if "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         return "Cloud TPU"
     return None
+
+
+def _slurm_tasks() -> int:
+    """How many processes this one's job step has.
+
+    SLURM_NTASKS, which JAX reads, may be the job's number: an interactive step has one process in a job of many. Where
+    Slurm does not give the step's number, SLURM_NTASKS counts if the step's first node can be found from here.
+    """
+    if of_step := os.environ.get("SLURM_STEP_NUM_TASKS"):
+        return int(of_step)
+    node = re.match(r"([^,[]*)(?:\[(\w+))?", os.environ["SLURM_STEP_NODELIST"])
+    try:
+        socket.getaddrinfo("".join(filter(None, node.groups() if node else ())), None)
+    except OSError:
+        return 1
+    return int(os.environ.get("SLURM_NTASKS") or 0)
 
 
 def leave() -> None:

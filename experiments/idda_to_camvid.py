@@ -46,7 +46,7 @@ SOURCE_ONLY = {"method": "source_only"} | QUIET
 RARE_CLASSES = {"source_sampling": "rare_classes"}
 DACS = {"method": "dacs"}
 BEST = DACS | {"preset": "best"}
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 ORACLE = SOURCE_ONLY | {"source": camvid.DAY, "target": camvid.DUSK}
 PARTS: dict[str, dict[str, study.Settings]] = {
     "methods": {

@@ -38,12 +38,12 @@ from sean_jax.training.ema import EMASettings
 from sean_jax.training.fourier import with_amplitudes_of
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.mixing import class_mask, paste
-from sean_jax.training.photometric import PhotometricSettings, photometric
+from sean_jax.training.photometric import SourcePhotometricSettings, change_source, photometric
 from sean_jax.training.randomness import example_keys
 
 
 @settings
-class DACSSettings(PhotometricSettings, CropSettings, AugmentationSettings, EMASettings):
+class DACSSettings(SourcePhotometricSettings, CropSettings, AugmentationSettings, EMASettings):
     """The published values; DACS adds no noise."""
 
     noise_std: float = redefault(AugmentationSettings, "noise_std", 0.0)
@@ -56,7 +56,6 @@ class DACSSettings(PhotometricSettings, CropSettings, AugmentationSettings, EMAS
     attention_threshold: float = redefault(SEANSettings, "attention_threshold", 0.0)  # no mask: attention is above 0
     fourier_adaptation: bool = setting(False, "give source images the low frequencies of target images (FDA)")
     fourier_beta: float = setting(0.01, "share of the shorter side that counts as low in FDA", least=0, most=0.5)
-    photometric_source: bool = setting(False, "change the colours of source images too, not only of mixed ones")
 
 
 class Views(NamedTuple):
@@ -144,9 +143,7 @@ class DACS(SelfEnsembling):
         mixed = SourceView(
             image, paste(masks, source.label, label), example_keys(rng, "target_dropout", step, examples)
         )
-        if self.settings.photometric_source:
-            keys = example_keys(rng, "photometric_source", step, examples)
-            source = source._replace(image=photometric(self.settings, keys, source.image))
+        source = change_source(self.settings, source, step, rng)
         return Views(source, mixed, jnp.where(masks, 1.0, weight))
 
     def update(self, state: TrainState, views: Views) -> tuple[TrainState, Metrics]:

@@ -14,11 +14,12 @@ from sean_jax.settings import settings
 from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source
 from sean_jax.training.ema import EMASettings
 from sean_jax.training.losses import count_labelled, segmentation_loss
+from sean_jax.training.photometric import SourcePhotometricSettings, change_source
 
 
 @settings
-class SourceOnlySettings(AugmentationSettings, EMASettings):
-    """Those that all self-ensembling methods share."""
+class SourceOnlySettings(SourcePhotometricSettings, AugmentationSettings, EMASettings):
+    """Those that all self-ensembling methods share, and changes of colours, which are off by default."""
 
 
 class SourceOnly(SelfEnsembling):
@@ -32,7 +33,8 @@ class SourceOnly(SelfEnsembling):
     READS: ClassVar[Reads] = Reads(target=False)
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        return self.update(state, augment_source(self.settings, batch, state.step, rng))
+        source = augment_source(self.settings, batch, state.step, rng)
+        return self.update(state, change_source(self.settings, source, state.step, rng))
 
     def update(self, state: TrainState, view: SourceView) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch."""

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from sean_jax.settings import setting, settings
+from sean_jax.training.augmentation import SourceView
+from sean_jax.training.randomness import example_keys
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's greyscale
 _RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
@@ -22,6 +24,23 @@ class PhotometricSettings:
     color_jitter_probability: float = setting(0.8, "probability of colour jitter", least=0, most=1)
     blur_probability: float = setting(0.5, "probability of Gaussian blur", least=0, most=1)
     grey_probability: float = setting(0.0, "probability of a grey image", least=0, most=1)
+
+
+@settings
+class SourcePhotometricSettings(PhotometricSettings):
+    """Whether the colours of source images change too."""
+
+    photometric_source: bool = setting(False, "change the colours of source images by the photometric settings")
+
+
+def change_source(
+    settings: SourcePhotometricSettings, source: SourceView, step: jax.Array, rng: jax.Array
+) -> SourceView:
+    """The augmented source with changed colours if the settings say so; under ``pmap``."""
+    if not settings.photometric_source:
+        return source
+    keys = example_keys(rng, "photometric_source", step, len(source.image))
+    return source._replace(image=photometric(settings, keys, source.image))
 
 
 def photometric(settings: PhotometricSettings, keys: jax.Array, images: jax.Array) -> jax.Array:

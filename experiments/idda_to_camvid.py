@@ -42,6 +42,7 @@ SCALES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 QUIET = {"noise_std": 0.0}
 NOISY = {"noise_std": 25.5}  # the paper's
+FAST_HEADS = {"head_learning_rate_factor": 10.0}
 SOURCE_ONLY = {"method": "source_only"} | QUIET
 RARE_CLASSES = {"source_sampling": "rare_classes"}
 DACS = {"method": "dacs"}
@@ -86,6 +87,7 @@ PARTS: dict[str, dict[str, study.Settings]] = {
     "source": {
         "noise, rate 0.0001": SOURCE_ONLY | NOISY | {"learning_rate": 1e-4},
         **{f"rate {rate:g}": SOURCE_ONLY | {"learning_rate": rate} for rate in RATES},
+        **{f"rate {rate:g}, heads 10": SOURCE_ONLY | {"learning_rate": rate} | FAST_HEADS for rate in RATES[:2]},
     },
 }
 MAIN = ("source_only", "sean", "best", "oracle")  # rows with three seeds

@@ -24,6 +24,9 @@ class OptimizerSettings:
     learning_rate_final_fraction: float = setting(
         0.05, "final learning rate of the cosine schedule, as a fraction of --learning_rate", least=0, most=1
     )
+    head_learning_rate_factor: float = setting(
+        1.0, "learning rate of the layers after the backbone, as a factor of --learning_rate (DeepLab: 10)", least=0
+    )
     momentum: float = setting(0.9, "momentum of sgd", least=0, most=1)
     beta1: float = setting(0.9, "decay of adam's first moment", least=0, most=1)
     weight_decay: float = setting(5e-5, "L2 weight decay, added to the gradient before the moments", least=0)
@@ -78,7 +81,20 @@ def make_optimizer(settings: OptimizerSettings, decay_mask: Any = None) -> optax
         "adam_tensorflow": lambda: _scale_by_tensorflow_adam(settings.beta1),
         "sgd": lambda: optax.trace(settings.momentum),
     }[settings.optimizer]()
-    return optax.chain(optax.add_decayed_weights(settings.weight_decay, mask=decay_mask), scale)
+    return optax.chain(
+        optax.add_decayed_weights(settings.weight_decay, mask=decay_mask),
+        scale,
+        optax.masked(optax.scale(settings.head_learning_rate_factor), _in_heads),
+    )
+
+
+def _in_heads(params: Any) -> Any:
+    """Tree of bools: whether a parameter belongs to a network's head (``head``; ``head_1`` and ``head_2`` of MCD)."""
+
+    def in_head(path: Any, _: Any) -> bool:
+        return any(str(key.key).startswith("head") for key in path[:1])
+
+    return jax.tree_util.tree_map_with_path(in_head, params)
 
 
 def _scale_by_tensorflow_adam(b1: jax.Array | float, b2: float = 0.999, eps: float = 1e-8) -> Any:

@@ -46,6 +46,18 @@ def test_unused_parameters_do_not_decay():
     assert _ours(OptimizerSettings(weight_decay=DECAY))[2] < START[2]
 
 
+def test_heads_learn_by_their_own_rate():
+    params = {name: {"kernel": jnp.ones(3)} for name in ("trunk", "head", "head_2", "conv1")}
+    gradients = jax.tree.map(lambda x: 0.5 * x, params)
+    moved = {}
+    for factor in (1.0, 4.0):
+        tx = make_optimizer(OptimizerSettings(head_learning_rate_factor=factor, weight_decay=0.0))
+        after = optimizers.apply(tx, gradients, tx.init(params), params, jnp.float32(RATE))[0]
+        moved[factor] = {name: float(1 - after[name]["kernel"][0]) for name in params}
+    for name, distance in moved[1.0].items():
+        np.testing.assert_allclose(moved[4.0][name], distance * (4 if name.startswith("head") else 1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("floor", [0.0, 0.05, 1.0])
 def test_cosine_falls_from_the_rate_to_its_floor_and_stays_there(floor):
     settings = OptimizerSettings(learning_rate=2.0, learning_rate_schedule="cosine", learning_rate_final_fraction=floor)

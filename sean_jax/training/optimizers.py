@@ -81,20 +81,22 @@ def make_optimizer(settings: OptimizerSettings, decay_mask: Any = None) -> optax
         "adam_tensorflow": lambda: _scale_by_tensorflow_adam(settings.beta1),
         "sgd": lambda: optax.trace(settings.momentum),
     }[settings.optimizer]()
-    return optax.chain(
-        optax.add_decayed_weights(settings.weight_decay, mask=decay_mask),
-        scale,
-        optax.masked(optax.scale(settings.head_learning_rate_factor), _in_heads),
-    )
+    tx = optax.chain(optax.add_decayed_weights(settings.weight_decay, mask=decay_mask), scale)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        directions, state = tx.update(updates, state, params)
+        return _scale_heads(directions, settings.head_learning_rate_factor), state
+
+    return optax.GradientTransformation(tx.init, update)
 
 
-def _in_heads(params: Any) -> Any:
-    """Tree of bools: whether a parameter belongs to a network's head (``head``; ``head_1`` and ``head_2`` of MCD)."""
+def _scale_heads(directions: Any, factor: jax.Array | float) -> Any:
+    """Scales those of a network's head (``head``; ``head_1`` and ``head_2`` of MCD)."""
 
-    def in_head(path: Any, _: Any) -> bool:
-        return any(str(key.key).startswith("head") for key in path[:1])
+    def scaled(path: Any, direction: jax.Array) -> jax.Array:
+        return factor * direction if path and str(path[0].key).startswith("head") else direction
 
-    return jax.tree_util.tree_map_with_path(in_head, params)
+    return jax.tree_util.tree_map_with_path(scaled, directions)
 
 
 def _scale_by_tensorflow_adam(b1: jax.Array | float, b2: float = 0.999, eps: float = 1e-8) -> Any:

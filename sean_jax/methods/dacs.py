@@ -2,7 +2,8 @@
 
 Half of the classes of each source image are pasted onto a target image, and their labels onto the teacher's
 pseudo-labels; the student learns from the mixed image, with changed colours, and from the source image. The preset
-``best`` adds SEAN's mask, outside which pseudo-labels do not count, and DAFormer's sampling of rare source classes.
+``best`` adds SEAN's mask, outside which pseudo-labels do not count, Fourier adaptation and changed colours of the
+source, and DAFormer's sampling of rare source classes.
 """
 
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ class DACS(SelfEnsembling):
             "width": 1024,
             "crop_size": 512,
         },
-        "best": {"attention_threshold": 0.3},
+        "best": {"attention_threshold": 0.3, "fourier_adaptation": True, "photometric_source": True},
     }
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:

@@ -34,7 +34,7 @@ SCORED = {"day_val": (camvid.DAY, "val"), "dusk_train": (camvid.DUSK, "train")}
 SCALES: dict[str, dict[str, Any]] = {
     # Schedules of adversaries are shares of the run, as in --preset=quick: their own are for 10,000 steps and more.
     "cpu": {
-        "width_multiplier": 1.0, "steps": 400, "learning_rate": 1e-4, "eval_every": 400, "save_every": 200,
+        "width_multiplier": 1.0, "steps": 400, "learning_rate": 3e-5, "eval_every": 400, "save_every": 200,
         "confusion_ramp_steps": 240.0, "class_alignment_start": 133.0,
     },
     "gpu": {},

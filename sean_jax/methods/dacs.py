@@ -144,7 +144,7 @@ class DACS(SelfEnsembling):
         mixed = SourceView(
             image, paste(masks, source.label, label), example_keys(rng, "target_dropout", step, examples)
         )
-        source = change_source(self.settings, source, step, rng)
+        source = source._replace(image=change_source(self.settings, source.image, step, rng))
         return Views(source, mixed, jnp.where(masks, 1.0, weight))
 
     def update(self, state: TrainState, views: Views) -> tuple[TrainState, Metrics]:

@@ -33,8 +33,9 @@ class SourceOnly(SelfEnsembling):
     READS: ClassVar[Reads] = Reads(target=False)
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        source = augment_source(self.settings, batch, state.step, rng)
-        return self.update(state, change_source(self.settings, source, state.step, rng))
+        # Colours change before noise is added, as in a camera.
+        batch = batch | {"source_image": change_source(self.settings, batch["source_image"], state.step, rng)}
+        return self.update(state, augment_source(self.settings, batch, state.step, rng))
 
     def update(self, state: TrainState, view: SourceView) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch."""

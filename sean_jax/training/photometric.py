@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from sean_jax.settings import setting, settings
-from sean_jax.training.augmentation import SourceView
 from sean_jax.training.randomness import example_keys
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's greyscale
@@ -33,14 +32,11 @@ class SourcePhotometricSettings(PhotometricSettings):
     photometric_source: bool = setting(False, "change the colours of source images by the photometric settings")
 
 
-def change_source(
-    settings: SourcePhotometricSettings, source: SourceView, step: jax.Array, rng: jax.Array
-) -> SourceView:
-    """The augmented source with changed colours if the settings say so; under ``pmap``."""
+def change_source(settings: SourcePhotometricSettings, images: jax.Array, step: jax.Array, rng: jax.Array) -> jax.Array:
+    """Source images with changed colours if the settings say so; under ``pmap``."""
     if not settings.photometric_source:
-        return source
-    keys = example_keys(rng, "photometric_source", step, len(source.image))
-    return source._replace(image=photometric(settings, keys, source.image))
+        return images
+    return photometric(settings, example_keys(rng, "photometric_source", step, len(images)), images)
 
 
 def photometric(settings: PhotometricSettings, keys: jax.Array, images: jax.Array) -> jax.Array:

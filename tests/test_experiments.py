@@ -184,6 +184,9 @@ def test_idda_to_camvid_has_a_row_for_each_method_that_segments(experiment, runs
     config = json.loads((runs / "camvid/smoke/idda_to_day-dacs-seed0/config.json").read_text())["settings"]
     assert config["source"].endswith("idda_camvid11.toml")
     assert config["dacs"]["ema_ramp"]
+    experiment("idda_to_camvid.py", "--part", "source", "--rows", "rate 0.0001", camvid_dir=camvid, idda_dir=idda)
+    assert "rate 0.0001" in _cells(runs / "camvid/smoke/results/idda_to_camvid_source.md")
+    assert not (runs / "camvid/smoke/idda_to_day-rate_0.0001-seed0/evaluation.json").exists()  # no target label is read
 
 
 @tables

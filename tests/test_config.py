@@ -189,6 +189,12 @@ def test_unknown_settings_and_those_of_another_method_are_refused(given, message
         config(**given)
 
 
+@pytest.mark.parametrize("method", ["source_only", "cyclegan"])
+def test_target_sampling_needs_a_method_that_segments_the_target(method):
+    with pytest.raises(UserError, match=f"{method} does not segment the target"):
+        plan({"method": method, "target_sampling": "rare_classes", "data_dir": "/nowhere"})
+
+
 def test_a_run_has_only_the_settings_of_its_method():
     found = settings(method="source_only")
     assert "consistency_weight" not in found

@@ -150,7 +150,7 @@ def _fit(
         return True
     target_probabilities = None
     if inputs.target is not None:
-        first = None if restored_step else next(iter(method.evaluated(state).values()))
+        first = None if restored_step else next(iter(method.evaluated(state).values()), None)
         target_probabilities = sampling.target_probabilities(plan, inputs.target, workdir, first)
     batches = training_batches(
         inputs.source,

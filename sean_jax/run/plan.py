@@ -82,8 +82,9 @@ def plan(given: Mapping[str, Any], workdir: pathlib.Path | None = None) -> Plan:
 
 def _check_target_sampling(config: Config, file: weights.WeightsFile | None) -> None:
     setting = f"--target_sampling={config.target_sampling}"
-    if not METHODS[config.method].READS.target:
-        raise UserError(f"{setting}: {config.method} reads no target; leave it out")
+    method = METHODS[config.method]
+    if not method.READS.target or not method.SEGMENTS:
+        raise UserError(f"{setting}: {config.method} does not segment the target; leave it out")
     if file is None or not weights.is_complete(file):
         raise UserError(
             f"{setting} needs --init_weights of a network that predicts the run's classes: the run directory of "

@@ -17,8 +17,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the target, see resolve.
     "reference": {"eval_every": 500},
     # Class mixing with SEAN's mask, Fourier adaptation, changed colours and rare-class sampling. First runs do not show
-    # that it beats source_only without noise (experiments/README.md), so nothing recommends it yet. The learning rate is
-    # the one of four that scored best on held-out images of the source there.
+    # that it beats source_only without noise (experiments/README.md), so nothing recommends it yet. The learning rate
+    # scored best of four on held-out images of the source there.
     "best": {
         "method": "dacs",
         "source_sampling": "rare_classes",

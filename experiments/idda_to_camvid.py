@@ -143,7 +143,7 @@ def choose_on_source(trainings: study.Study, args: argparse.Namespace) -> None:
     scored = {"idda_val": {"dataset": IDDA, "split": "val", "dataset_dir": args.idda_dir}}
     source = study.Study(trainings.runs, trainings.settings, scored)
     chosen = {row: settings for row, settings in PARTS["source"].items() if not args.rows or row in args.rows}
-    rows = {row: settings_of(settings, args) | {"eval_split": "none"} for row, settings in chosen.items()}
+    rows = {row: {**settings_of(settings, args), "eval_split": "none"} for row, settings in chosen.items()}
     results = source.results(rows, args.seeds or [0], {row: training(row) for row in rows})
     out = pathlib.Path(args.out or source.runs / "results" / "idda_to_camvid_source")
     study.write(out, study.seeds_table(results, list(scored)), study.small(results), settings=camvid.shown(source))

@@ -59,7 +59,7 @@ def target_probabilities(
             with atomic.replacing(file) as temporary, open(temporary, "wb") as opened:
                 np.save(opened, predicted_shares(plan.experiment.network(), initial, target))
         try:
-            return importance_probabilities(np.float64(np.load(file)))
+            return importance_probabilities(np.load(file).astype(np.float64))
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read ({error}); the run cannot resume without it") from error
 

@@ -26,6 +26,7 @@ WRITE_ERRNOS = (
 )
 
 
+LOST_HOST = "another host was lost; run the same command again on all hosts to resume from the last checkpoint"
 _LONGEST = 4000  # characters of a message; names and values in it may be a file's
 
 
@@ -54,7 +55,7 @@ def _fail(command: str, message: str, code: int) -> NoReturn:
 def _report(error: BaseException | None) -> tuple[str, int] | None:
     """The message and the exit code for an error that the user or the machine caused; None for a bug."""
     if _is_lost_host(error):
-        return "another host was lost; run the same command again on all hosts to resume from the last checkpoint", 1
+        return LOST_HOST, 1
     if isinstance(error, UserError):
         return str(error), 1
     if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:

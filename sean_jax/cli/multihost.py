@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from sean_jax.cli import lost_hosts
 from sean_jax.errors import UserError
 
 _HEADING = "Several hosts"
@@ -23,7 +24,7 @@ COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of hos
 HOSTS = flags.DEFINE_integer("host_count", None, "number of hosts", module_name=_HEADING)
 HOST = flags.DEFINE_integer("host_index", None, "index of this host, from 0", module_name=_HEADING)
 
-HEARTBEAT_SECONDS = 60  # a host that was silent for so long is lost, and the others end
+_watches: list[lost_hosts.Watch] = []  # the one of this process, if it has joined others
 
 
 def join() -> None:
@@ -46,8 +47,10 @@ def join() -> None:
 
 
 def _initialize(**arguments: Any) -> None:
-    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-    faulthandler.disable()  # JAX aborts when a host stops answering and says so; Python's stacks would bury that
+    jax.distributed.initialize(**arguments)
+    faulthandler.disable()  # JAX aborts when host 0 is gone and says so; Python's stacks would bury that
+    if jax.process_count() > 1:
+        _watches.append(lost_hosts.Watch())
 
 
 def _join_as_launched(launcher: str) -> None:
@@ -96,4 +99,6 @@ def _slurm_tasks() -> int:
 def leave() -> None:
     """Waits for the other hosts to end: JAX aborts a host that outlives host 0."""
     if jax.process_count() > 1:
+        while _watches:
+            _watches.pop().stop()
         jax.distributed.shutdown()

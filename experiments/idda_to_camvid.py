@@ -52,8 +52,8 @@ ORACLE = SOURCE_ONLY | {"source": camvid.DAY, "target": camvid.DUSK}
 PARTS: dict[str, dict[str, study.Settings]] = {
     "methods": {
         **{name: {"method": name} | QUIET for name, method in METHODS.items() if method.SEGMENTS},
-        "cycada": {"method": "cycada", "discriminator_input": "features"}
-        | QUIET,  # with scores, no update in 400 steps
+        # With class scores, the discriminator would not allow an update of the network in 400 steps.
+        "cycada": {"method": "cycada", "discriminator_input": "features"} | QUIET,
         "source_only, noise": SOURCE_ONLY | NOISY,
         "sean": NOISY,
         "sean, no noise": QUIET,

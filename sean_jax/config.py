@@ -14,6 +14,8 @@ from sean_jax.models import NETWORKS
 from sean_jax.settings import check, from_flat, names, setting, settings
 from sean_jax.training.optimizers import OptimizerSettings
 
+Sampling = Literal["uniform", "rare_classes"]
+
 
 @settings
 class RunSettings:
@@ -45,10 +47,8 @@ class DataSettings:
     classes: str | None = setting(None, "label space: 19, 16, 13 or a TOML file; default: the source's")
     data_dir: str | None = setting(None, "folder of prepared data; default: $SEAN_JAX_DATA_DIR or ~/sean_jax_data")
     loader: Literal["tf_data", "grain"] = setting("tf_data", "input engine; both give the same images in one order")
-    source_sampling: Literal["uniform", "rare_classes"] = setting(
-        "uniform", "order of the source: each image once an epoch, or images with rare classes more often"
-    )
-    target_sampling: Literal["uniform", "rare_classes"] = setting("uniform", "likewise, as --init_weights predict it")
+    source_sampling: Sampling = setting("uniform", "each source image once an epoch, or rare classes more often")
+    target_sampling: Sampling = setting("uniform", "likewise of the target, by what --init_weights predict")
     rare_class_temperature: float = setting(0.01, "of --source_sampling: smaller prefers rarer classes", least=1e-4)
     height: int = setting(512, "image height in pixels; images are resized at preparation", least=16)
     width: int = setting(1024, "image width in pixels", least=16)

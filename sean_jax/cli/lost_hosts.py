@@ -19,7 +19,7 @@ _FOLDER = "sean_jax_beats"  # in JAX's key-value store, which host 0 keeps
 
 
 class Watch:
-    """Tells the other hosts that this one runs, and watches that they do, on two threads until :meth:`stop`."""
+    """One thread tells the other hosts that this one runs; another ends the process if one of them falls silent."""
 
     def __init__(self) -> None:
         now = time.monotonic()

@@ -4,22 +4,25 @@
 
 IDDA holds train/ and val/ with images/ and labels/: frames of a simulator, the labelled source. CAMVID is described in
 camvid.py; its daylight frames are the target, whose labels only the oracle row (target-supervised) reads. Scores are on
-the 60 daylight frames day_val and on dusk_train. The last checkpoint counts; all rows have the same network, initial
-weights, number of steps, batch size and schedule. --part=NAME runs one of the parts:
+the 60 daylight frames day_val and on dusk_train. Training has two phases: source_only from ImageNet weights, once per
+seed (--start_steps), then each row from there. So all methods adapt the same network, as most of their papers do, and
+all rows have the same number of steps, batch size and schedule. The last checkpoint counts. --part=NAME runs one of
+the parts:
 
   methods    a row for each method, the preset best, and the oracle
   diagnosis  SEAN with other thresholds, weights and noise, and what source_only gains from them
   ablation   what the parts of the preset best are worth
-  source     how noise and learning rate were chosen: source_only, scored on the source's own split val
+  source     how noise and learning rate were chosen: source_only from ImageNet, scored on the source's own split val
 
 --rows chooses rows, --seeds the seeds (default: three of the main rows, two of the others).
 
-Cost: --scale=cpu (full width, 160x120, 400 steps) takes about ten minutes per training run on two cores;
---scale=gpu (480x352, 4,000 steps, bfloat16) is for one H100. Runs resume where they stopped.
+COST
+--scale=gpu (480x352, 4,000 steps per phase, bfloat16) is for one H100. Runs resume where they stopped.
 --scale=smoke shows in a minute that everything runs; its numbers mean nothing.
 """
 
 import argparse
+import functools
 import pathlib
 from typing import Any
 
@@ -34,12 +37,13 @@ SCORED = {"day_val": (camvid.DAY, "val"), "dusk_train": (camvid.DUSK, "train")}
 SCALES: dict[str, dict[str, Any]] = {
     # Schedules of adversaries are shares of the run, as in --preset=quick: their own are for 10,000 steps and more.
     "cpu": {
-        "width_multiplier": 1.0, "steps": 400, "learning_rate": 3e-5, "eval_every": 400, "save_every": 200,
-        "confusion_ramp_steps": 240.0, "class_alignment_start": 133.0,
+        "width_multiplier": 1.0, "height": 96, "width": 128, "steps": 100, "learning_rate": 3e-5, "eval_every": 400,
+        "save_every": 100, "confusion_ramp_steps": 60.0, "class_alignment_start": 33.0,
     },
     "gpu": {},
     "smoke": {},
 }  # fmt: skip
+START_STEPS = {"cpu": 400, "gpu": 4000, "smoke": 4}
 QUIET = {"noise_std": 0.0}
 NOISY = {"noise_std": 25.5}  # the paper's
 FAST_HEADS = {"head_learning_rate_factor": 10.0}
@@ -52,7 +56,8 @@ ORACLE = SOURCE_ONLY | {"source": camvid.DAY, "target": camvid.DUSK}
 PARTS: dict[str, dict[str, study.Settings]] = {
     "methods": {
         **{name: {"method": name} | QUIET for name, method in METHODS.items() if method.SEGMENTS},
-        # With class scores, the discriminator would not allow an update of the network in 400 steps.
+        # From a trained network, CyCADA only aligns features: a CycleGAN of so few steps would translate nothing. With
+        # class scores, its discriminator would not allow an update of the network.
         "cycada": {"method": "cycada", "discriminator_input": "features"} | QUIET,
         "source_only, noise": SOURCE_ONLY | NOISY,
         "sean": NOISY,
@@ -102,6 +107,11 @@ def settings_of(row: study.Settings, args: argparse.Namespace) -> study.Settings
     return settings | {f"{domain}_dir": folders[settings[domain]] for domain in ("source", "target")}
 
 
+def train_start(runs: study.Study, args: argparse.Namespace, seed: int) -> str:
+    """The run directory of the network that all rows of a seed start from."""
+    return str(runs.train("idda-start", seed, settings_of(SOURCE_ONLY | {"steps": args.start_steps}, args)))
+
+
 def training(row: str) -> str:
     """The name of a row's training run; parts share the rows of the same name."""
     return "idda_to_day-" + row.replace(", ", "-").replace(" ", "_")
@@ -113,24 +123,32 @@ def main() -> None:
         __doc__ or "",
         idda_dir={"required": True, "help": "folder with train and val"},
         part={"nargs": "+", "choices": list(PARTS), "default": ["methods"], "help": "default: methods"},
+        start_steps={"type": int, "help": f"steps of the first phase; default: {START_STEPS}"},
         rows={"nargs": "+", "choices": list(every_row), "metavar": "ROW", "help": "default: all of the part"},
     )
     parser.set_defaults(seeds=None)
     args = parser.parse_args()
+    args.start_steps = args.start_steps or START_STEPS[args.scale]
     runs = camvid.study(args, SCORED, **SCALES[args.scale])
+    start = functools.cache(lambda seed: train_start(runs, args, seed))
     for part in args.part:
         if part == "source":
             choose_on_source(runs, args)
             continue
         results: study.Results = {}
         for name, row in PARTS[part].items():
-            if not args.rows or name in args.rows:
-                seeds = args.seeds or ([0, 1, 2] if name in MAIN else [0, 1])
-                results |= runs.results({name: settings_of(row, args)}, seeds, {name: training(name)})
+            if args.rows and name not in args.rows:
+                continue
+            results[name] = {}
+            for seed in args.seeds or ([0, 1, 2] if name in MAIN else [0, 1]):
+                settings = {**settings_of(row, args), "init_weights": start(seed)}
+                results[name][seed] = runs.result(training(name), seed, settings)
         out = pathlib.Path(args.out or runs.runs / "results" / f"idda_to_camvid_{part}")
         table = study.seeds_table(results, list(SCORED))
         pairs = [(row, "source_only") for row in results if row != "source_only"]
         table += "\n" + study.paired_rows(results, list(SCORED), pairs)
+        if {"source_only", "oracle"} <= set(results):
+            table += "\n\n" + study.gap_table(results, "day_val")
         study.write(out, table, study.small(results), scale=args.scale, protocol="all", settings=camvid.shown(runs))
         plots.dots(results, "day_val", out.with_suffix(".png"))
         if set(PICTURE) <= set(results):
@@ -143,7 +161,8 @@ def choose_on_source(trainings: study.Study, args: argparse.Namespace) -> None:
     scored = {"idda_val": {"dataset": IDDA, "split": "val", "dataset_dir": args.idda_dir}}
     source = study.Study(trainings.runs, trainings.settings, scored)
     chosen = {row: settings for row, settings in PARTS["source"].items() if not args.rows or row in args.rows}
-    rows = {row: {**settings_of(settings, args), "eval_split": "none"} for row, settings in chosen.items()}
+    common = {"steps": args.start_steps, "eval_split": "none"}
+    rows = {row: {**settings_of(settings, args), **common} for row, settings in chosen.items()}
     results = source.results(rows, args.seeds or [0], {row: training(row) for row in rows})
     out = pathlib.Path(args.out or source.runs / "results" / "idda_to_camvid_source")
     study.write(out, study.seeds_table(results, list(scored)), study.small(results), settings=camvid.shown(source))

@@ -37,7 +37,10 @@ def main() -> None:
     results = runs.results(rows, args.seeds, {})
     out = pathlib.Path(args.out or runs.runs / "results" / "minicity")
     table = study.seeds_table(results, list(SCORED))
-    table += "\n" + study.paired_rows(results, list(SCORED), [(row, "source_only") for row in rows])
+    pairs = [(row, "source_only") for row in rows if row != "source_only"]
+    table += "\n" + study.paired_rows(results, list(SCORED), pairs)
+    if {"source_only", "oracle"} <= set(rows):
+        table += "\n\n" + study.gap_table(results, "minicity_camera")
     study.write(out, table, study.small(results), scale=args.scale, protocol="all")
     plots.dots(results, "minicity_camera", out.with_suffix(".png"))
 

@@ -154,6 +154,15 @@ def mean_ious(results: Results, row: str, scored: str, network: str) -> list[flo
     return [found["scores"][scored][network]["mean_iou"] for found in results[row].values()]
 
 
+def differences(results: Results, one: str, other: str, scored: str, network: str | None = None) -> list[float]:
+    """Mean IoU of one row minus that of another, for each seed that both have; default: of the networks that count."""
+    shared = {
+        row: {seed: results[row][seed] for seed in results[one] if seed in results[other]} for row in (one, other)
+    }
+    values = [mean_ious(shared, row, scored, network or networks_of(results, row)[-1]) for row in (one, other)]
+    return [a - b for a, b in zip(*values, strict=True)]
+
+
 def seed_spread(values: Sequence[float], sign: str = "") -> str:
     """``mean ± sample standard deviation``, or the number if there is only one; ``sign``: ``+`` for differences."""
     mean = f"{statistics.mean(values):{sign}.1f}"
@@ -191,11 +200,20 @@ def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[s
                 continue
             cells = []
             for name in scored:
-                both = zip(*(mean_ious(results, row, name, network) for row in (one, other)), strict=True)
-                values = [a - b for a, b in both]
+                values = differences(results, one, other, name, network)
                 each = f" ({', '.join(f'{v:+.1f}' for v in values)})" if len(values) > 1 else ""
                 cells.append(seed_spread(values, sign="+") + each)
             lines.append(" | ".join([f"| {one} − {other}", network, *cells, "–"]) + " |")
+    return "\n".join(lines)
+
+
+def gap_table(results: Results, scored: str, baseline: str = "source_only", oracle: str = "oracle") -> str:
+    """A Markdown table: how much of the gap between baseline and oracle each other row closes, in percent of it."""
+    gap = statistics.mean(differences(results, oracle, baseline, scored))
+    lines = [f"| {scored} | share of the gap between {baseline} and {oracle} |", "| --- | --- |"]
+    for row in (row for row in results if row not in (baseline, oracle)):
+        gain = statistics.mean(differences(results, row, baseline, scored))
+        lines.append(f"| {row} | {100 * gain / gap:.0f} % |")
     return "\n".join(lines)
 
 

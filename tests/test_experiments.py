@@ -7,6 +7,7 @@ and on few images of minicity.
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import sys
 
@@ -72,7 +73,8 @@ def test_smoke_settings_are_those_of_a_thin_deeplab(smoke, roads):
 
 def _cells(file) -> dict[str, list[str]]:
     """The rows of the first Markdown table in a file."""
-    lines = [line for line in file.read_text().splitlines() if line.startswith("| ")]
+    table = itertools.dropwhile(lambda line: not line.startswith("|"), file.read_text().splitlines())
+    lines = list(itertools.takewhile(lambda line: line.startswith("|"), table))
     return {line.split(" | ")[0].strip("| "): [c.strip("| ") for c in line.split(" | ")[1:]] for line in lines}
 
 
@@ -182,11 +184,28 @@ def test_idda_to_camvid_has_a_row_for_each_method_that_segments(experiment, runs
     rows = _cells(runs / "camvid/smoke/results/idda_to_camvid_methods.md")
     assert [row for row in rows if "−" not in row][2:] == ["source_only", "dacs", "oracle"]
     config = json.loads((runs / "camvid/smoke/idda_to_day-dacs-seed0/config.json").read_text())["settings"]
+    assert config["init_weights"] == str(runs / "camvid/smoke/idda-start-seed0")
     assert config["source"].endswith("idda_camvid11.toml")
     assert config["dacs"]["ema_ramp"]
     experiment("idda_to_camvid.py", "--part", "source", "--rows", "rate 0.0001", camvid_dir=camvid, idda_dir=idda)
     assert "rate 0.0001" in _cells(runs / "camvid/smoke/results/idda_to_camvid_source.md")
     assert not (runs / "camvid/smoke/idda_to_day-rate_0.0001-seed0/evaluation.json").exists()  # no target label is read
+
+
+def test_rows_are_compared_by_the_seeds_that_both_have(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    study = importlib.import_module("study")
+
+    def row(networks, *scores):
+        return {
+            seed: {"scores": {"val": {name: {"mean_iou": score} for name in networks}}, "kept_pixels": None}
+            for seed, score in enumerate(scores)
+        }
+
+    two, heads = ("teacher", "student"), ("head_1", "head_2")
+    results = {"source_only": row(two, 20.0, 30.0, 99.0), "mcd": row(heads, 26.0, 34.0), "oracle": row(two, 40.0, 50.0)}
+    assert study.differences(results, "mcd", "source_only", "val") == [6.0, 4.0]
+    assert study.gap_table(results, "val").splitlines()[2:] == ["| mcd | 25 % |"]
 
 
 @tables

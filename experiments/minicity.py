@@ -23,7 +23,7 @@ SCORED = {"minicity_camera": {"dataset": "minicity_camera", "split": "test"}}
 SETTINGS = {"quick": {"preset": "quick"}, "smoke": cityscapes.SMOKE}
 ROWS: dict[str, study.Settings] = {
     **{name: {"method": name} for name, method in METHODS.items() if method.SEGMENTS},
-    "oracle": {"method": "source_only", "source": "minicity_camera"},
+    "oracle": {"method": "source_only", "source": "minicity_camera", "target": "minicity_camera"},
 }
 
 

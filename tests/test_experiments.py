@@ -192,6 +192,13 @@ def test_idda_to_camvid_has_a_row_for_each_method_that_segments(experiment, runs
     assert not (runs / "camvid/smoke/idda_to_day-rate_0.0001-seed0/evaluation.json").exists()  # no target label is read
 
 
+def test_every_row_on_minicity_is_a_valid_quick_run(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    minicity = importlib.import_module("minicity")
+    for row in minicity.ROWS.values():
+        plan({**minicity.SETTINGS["quick"], **row, "data_dir": str(tmp_path)})
+
+
 def test_rows_are_compared_by_the_seeds_that_both_have(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     study = importlib.import_module("study")

@@ -18,7 +18,11 @@ from shallow import Shallow
 from sean_jax import port_weights, weights
 from sean_jax.api import load
 from sean_jax.errors import UserError
+from sean_jax.run import start as start_of_run
 from sean_jax.run.checkpoints import read_state
+from sean_jax.run.records import read_lines
+from sean_jax.scoring.stored import read_scores
+from sean_jax.scoring.visualize import GAP
 
 
 def test_a_killed_run_resumes_to_the_same_bits(finished, roads, tmp_path):
@@ -151,6 +155,26 @@ def test_a_run_resumes_without_its_initial_weights(finished_here, train_here, tm
     train_here(resumed, **changes)
     with pytest.raises(UserError, match=r"vgg\.npz is not a file"):
         train_here(tmp_path / "new", init_weights=file, **changes)
+
+
+@pytest.mark.xdist_group("runs")
+def test_a_run_scores_the_network_that_it_starts_from(finished_here, train_here, tmp_path, capsys):
+    def train() -> list[dict]:
+        train_here(tmp_path, init_weights=finished_here, steps=1, **INITIALIZATION)
+        return read_lines(tmp_path / "metrics.jsonl")
+
+    start, last = train()
+    of_start = next(iter(read_scores(finished_here / "evaluation.json").values()))
+    assert (start["step"], start["val/mean_iou"]) == (0, of_start["mean_iou"])
+    assert start["val/mean_iou"] != last["val/mean_iou"]
+    assert f"step 0, before this run: mean IoU {start['val/mean_iou']:.1f}" in capsys.readouterr().out
+    width = start_of_run.read(tmp_path)[0].shape[1] + GAP
+    panels = [np.asarray(Image.open(tmp_path / f"pictures/step_00000{step}.png")) for step in (0, 1)]
+    before = [panel[:, 2 * width : 3 * width] for panel in panels]
+    np.testing.assert_array_equal(before[0], panels[0][:, 3 * width : 4 * width])
+    np.testing.assert_array_equal(before[0], before[1])
+    shutil.rmtree(tmp_path / "checkpoints")  # as if it had been killed before the first
+    assert train() == [start, last]
 
 
 @pytest.mark.xdist_group("runs")

@@ -17,7 +17,7 @@ from sean_jax.data.pipeline import check_loader, training_batches
 from sean_jax.data.prepared import PreparedSet
 from sean_jax.errors import UserError
 from sean_jax.methods import METHODS, Method, TrainState
-from sean_jax.run import directory, hosts, sampling
+from sean_jax.run import directory, hosts, sampling, start
 from sean_jax.run.checkpoints import Checkpoints, abstract_state, is_finished, latest_step
 from sean_jax.run.checksums import set_aside_damaged
 from sean_jax.run.determinism import request_deterministic_kernels
@@ -175,7 +175,22 @@ def _fit(
     translates = method.translators(state) is not None
     translator = Translator(method)
 
+    before = start.read(workdir)
+
+    def evaluate(scorer: Scorer, step: int) -> float:
+        networks = method.evaluated(state)
+        first = next(iter(networks.values()))
+        evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(first, before))
+        monitor.evaluation(step, evaluation)
+        return evaluation.mean_iou
+
     with monitor, checkpoints, profile, stop_signals() as received:
+        if scorer is not None and start.segments(plan):
+            before = scorer.predictions(next(iter(method.evaluated(state).values())))
+            if leader:
+                start.write(workdir, before)
+            evaluate(scorer, 0)
+            monitor.end_step(0)
         for step, batch in enumerate(batches, restored_step + 1):
             profile.before(step)
             state, metrics = step_fn(state, batch, rng)
@@ -191,13 +206,7 @@ def _fit(
                 if logging:
                     monitor.metrics(step, values)
 
-            score = None
-            if scorer is not None and evaluating:
-                networks = method.evaluated(state)
-                first = next(iter(networks.values()))
-                evaluation = Evaluation(scorer.evaluate(networks, step), scorer.panel(first))
-                monitor.evaluation(step, evaluation)
-                score = evaluation.mean_iou
+            score = evaluate(scorer, step) if scorer is not None and evaluating else None
             translators = method.translators(state) if evaluating else None
             if translators is not None and inputs.target is not None:
                 monitor.picture(step, translator.panel(translators, inputs.source, inputs.target))

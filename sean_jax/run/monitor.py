@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sean_jax.experiment import Experiment
 from sean_jax.run.directory import MetricsFile, write_json
+from sean_jax.run.records import read_lines
 from sean_jax.scoring.metrics import format_table
 from sean_jax.scoring.scorer import Evaluation, describe
 from sean_jax.scoring.stored import read_scores
@@ -33,8 +34,9 @@ class Monitor:
         self._images_per_step = images_per_step
         self._line: dict[str, float] = {}  # the current step's line of metrics.jsonl
         self._times: dict[str, float] = {}  # the current step's line of timing.jsonl
-        self._metrics_file = MetricsFile(workdir / "metrics.jsonl", restored_step)
-        self._timing_file = MetricsFile(workdir / "timing.jsonl", restored_step)
+        kept = restored_step or -1  # what starts again scores its start again
+        self._metrics_file = MetricsFile(workdir / "metrics.jsonl", kept)
+        self._timing_file = MetricsFile(workdir / "timing.jsonl", kept)
         # TensorBoard hides what an earlier process wrote from this step on.
         purge = restored_step + 1 if restored_step else None
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge, write_to_disk=True)
@@ -92,7 +94,7 @@ class Monitor:
         for name, value in metrics.items():
             self._board.add_scalar(name, value, step)
         self.picture(step, evaluation.panel)
-        if self._replaces_evaluation(first):
+        if step and self._replaces_evaluation(first):
             write_json(self._workdir / "evaluation.json", evaluation.scores)
         also = ", ".join(f"{name} {scores['mean_iou']:.1f}" for name, scores in others)
         also = f" ({also})" if also else ""
@@ -155,4 +157,7 @@ def final_report(workdir: pathlib.Path) -> str:
     first, *others = read_scores(path).values()
     lines = [describe(first), format_table(first)]
     lines += [f"{describe(scores)}: mean IoU {scores['mean_iou']:.1f}" for scores in others]
+    start = next(iter(read_lines(workdir / "metrics.jsonl")), {})
+    if start.get("step") == 0:
+        lines.append(f"{first['network']}, step 0, before this run: mean IoU {start['val/mean_iou']:.1f}")
     return "\n".join(lines)

@@ -91,16 +91,23 @@ class Scorer:
         """``count`` examples evenly spaced over the split, since neighbours in a video look alike."""
         return list(self.examples(visualize.evenly_spaced(len(self.prepared), count)))
 
-    def panel(self, params: Any) -> np.ndarray:
-        """RGB picture, an example a row: input, ground truth, prediction, the network's maps, the method's masks."""
+    def predictions(self, params: Any) -> list[np.ndarray]:
+        """The predicted classes ``[H, W]`` uint8 of each example in a panel."""
+        return [self.segment(params, example.image)[0] for example in self.sample(PICTURES)]
+
+    def panel(self, params: Any, before: Sequence[np.ndarray] = ()) -> np.ndarray:
+        """RGB picture, an example a row: input, ground truth, prediction, the network's maps, the method's masks.
+
+        With ``before``, an earlier network's :meth:`predictions` precede those of ``params``.
+        """
         rows = []
-        for example in self.sample(PICTURES):
+        for index, example in enumerate(self.sample(PICTURES)):
+            earlier = before[index : index + 1]
             classes, maps, masks = jax.device_get(_predict(self._network, self._method, params, example.image))
             rows.append(
                 [
                     example.image,
-                    visualize.colorize(truth_of(example), self.palette),
-                    visualize.colorize(classes, self.palette),
+                    *(visualize.colorize(x, self.palette) for x in (truth_of(example), *earlier, classes)),
                     *(visualize.heat_map(x) for x in maps.values()),
                     *(visualize.darken(example.image, ~mask) for mask in masks.values()),
                 ]

@@ -71,6 +71,15 @@ def test_a_row_shows_image_truth_prediction_attention_and_mask(scorer, monkeypat
     np.testing.assert_array_equal(mask[right], example.image[right])
 
 
+def test_earlier_predictions_precede_those_of_the_network(scorer, monkeypatch):
+    monkeypatch.setattr(scorer, "_network", Halves())
+    before = [np.full_like(classes, 2) for classes in scorer.predictions({})]
+    width = before[0].shape[1] + visualize.GAP
+    without, panel = scorer.panel({}), scorer.panel({}, before)
+    np.testing.assert_array_equal(np.delete(panel, np.s_[2 * width : 3 * width], axis=1), without)
+    assert np.all(panel[: before[0].shape[0], 2 * width : 3 * width - visualize.GAP] == scorer.palette[2])
+
+
 def test_the_truth_is_shown_at_the_size_of_the_image():
     label = np.array([[0, 1], [2, 255]], np.uint8).repeat(3, 0).repeat(3, 1)
     found = truth_of(Example("x", np.zeros((2, 4, 3), np.uint8), label))

@@ -199,6 +199,14 @@ def test_every_row_on_minicity_is_a_valid_quick_run(monkeypatch, tmp_path):
         plan({**minicity.SETTINGS["quick"], **row, "data_dir": str(tmp_path)})
 
 
+def test_results_name_no_folder_of_the_machine(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    camvid, study = importlib.import_module("camvid"), importlib.import_module("study")
+    settings = {"classes": camvid.DAY, "init_weights": "/home/me/vgg16.pth", "source_dir": "/home/me/idda", "steps": 4}
+    shown = camvid.shown(study.Study(ROOT, settings, {}))
+    assert shown == {"classes": "camvid_day.toml", "init_weights": "vgg16.pth", "steps": 4}
+
+
 def test_rows_are_compared_by_the_seeds_that_both_have(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     study = importlib.import_module("study")

@@ -210,6 +210,8 @@ def paired_rows(results: Results, scored: Sequence[str], pairs: Sequence[tuple[s
 def gap_table(results: Results, scored: str, baseline: str = "source_only", oracle: str = "oracle") -> str:
     """A Markdown table: how much of the gap between baseline and oracle each other row closes, in percent of it."""
     gap = statistics.mean(differences(results, oracle, baseline, scored))
+    if gap <= 0:
+        return f"{oracle} is not above {baseline} on {scored}: there is no gap to close."
     lines = [f"| {scored} | share of the gap between {baseline} and {oracle} |", "| --- | --- |"]
     for row in (row for row in results if row not in (baseline, oracle)):
         gain = statistics.mean(differences(results, row, baseline, scored))

@@ -221,6 +221,7 @@ def test_rows_are_compared_by_the_seeds_that_both_have(monkeypatch):
     results = {"source_only": row(two, 20.0, 30.0, 99.0), "mcd": row(heads, 26.0, 34.0), "oracle": row(two, 40.0, 50.0)}
     assert study.differences(results, "mcd", "source_only", "val") == [6.0, 4.0]
     assert study.gap_table(results, "val").splitlines()[2:] == ["| mcd | 25 % |"]
+    assert "no gap" in study.gap_table(results | {"oracle": row(two, 19.0, 30.0)}, "val")
 
 
 @tables

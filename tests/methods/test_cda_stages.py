@@ -175,7 +175,9 @@ def test_a_run_makes_its_stages_and_ends_with_finite_losses(settings, tmp_path, 
     evaluation = json.loads((whole / "evaluation.json").read_text())
     assert list(evaluation) == ["network"]
     assert config["substituted"] == evaluation["network"]["substituted"] == dict(CDA.SUBSTITUTED)
-    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    start, *lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert start["step"] == 0  # the score of the stage's network
+    assert len(lines) == 3
     for name in ("segmentation", "superpixels", "distribution"):
         assert all(0 < line[f"train/loss_{name}"] < np.inf for line in lines)
 

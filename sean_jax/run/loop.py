@@ -233,6 +233,8 @@ def _why_no_scores(plan: Plan) -> str:
     method = plan.experiment.config.method
     if not METHODS[method].SEGMENTS:
         return f"{method} trains no segmentation network: the run computes no scores"
+    if plan.target.evaluation_split is not None:
+        return "--eval_split=none: the run computes no scores"
     return f"{plan.target.name} has no labelled split: the run computes no scores"
 
 

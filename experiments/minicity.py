@@ -2,11 +2,12 @@
 
     python experiments/minicity.py
 
-Needs no download. All rows have the same network (width multiplier 1/4, from scratch), image size (192x96), number of
-steps (600), batch size and schedule: those of `--preset=quick`. The oracle row trains on labels of the target
-(target-supervised). Scores are on the target's test split; the last checkpoint counts. --methods chooses rows.
+Needs no download. All rows have the same network (width multiplier 1/4, from scratch), image size (192x96), batch size
+and schedule, and 600 steps (cycada 200) after the stages that the method needs: those of `--preset=quick`. The oracle
+row trains on labels of the target (target-supervised). Scores are on the target's test split; the last checkpoint
+counts. --methods chooses rows.
 
-Cost: 40 minutes per seed on two cores of an Intel Xeon. One seed unless --seeds is given.
+Cost: about 40 minutes per seed on two cores of an Intel Xeon. One seed unless --seeds is given.
 --scale=smoke shows in a minute that everything runs; its numbers mean nothing.
 """
 

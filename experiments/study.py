@@ -155,7 +155,7 @@ def mean_ious(results: Results, row: str, scored: str, network: str) -> list[flo
 
 
 def differences(results: Results, one: str, other: str, scored: str, network: str | None = None) -> list[float]:
-    """Mean IoU of one row minus that of another, for each seed that both have; without ``network``, of the main ones."""
+    """Mean IoU of one row minus another, for each seed that both have; without ``network``, of their main networks."""
     shared = {
         row: {seed: results[row][seed] for seed in results[one] if seed in results[other]} for row in (one, other)
     }

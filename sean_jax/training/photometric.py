@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from sean_jax.settings import setting, settings
 from sean_jax.training.randomness import example_keys
@@ -23,6 +24,9 @@ class PhotometricSettings:
     color_jitter_probability: float = setting(0.8, "probability of colour jitter", least=0, most=1)
     blur_probability: float = setting(0.5, "probability of Gaussian blur", least=0, most=1)
     grey_probability: float = setting(0.0, "probability of a grey image", least=0, most=1)
+    random_convolution_probability: float = setting(
+        0.0, "probability of a random convolution, which changes colours and texture", least=0, most=1
+    )
 
 
 @settings
@@ -47,6 +51,7 @@ def photometric(settings: PhotometricSettings, keys: jax.Array, images: jax.Arra
             (settings.color_jitter_probability, lambda key, x: color_jitter(key, x, settings.color_jitter)),
             (settings.blur_probability, gaussian_blur),
             (settings.grey_probability, lambda key, x: jnp.broadcast_to(_grey(x), x.shape)),
+            (settings.random_convolution_probability, random_convolution),
         )
         for number, (probability, change) in enumerate(steps):
             chance, draw = jax.random.split(jax.random.fold_in(key, number))
@@ -87,6 +92,24 @@ def gaussian_blur(
         size = image.shape[axis]
         image = sum(taps[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(2 * radius + 1))  # pyright: ignore[reportAssignmentType]
     return image
+
+
+def random_convolution(key: jax.Array, image: jax.Array, size: int = 3) -> jax.Array:
+    """Blends the image with its convolution by random weights, whose colours and texture are new but not its shapes.
+
+    RandConv's mixing variant (Xu et al., "Robust and generalizable visual representation learning via random
+    convolutions", ICLR 2021), with one kernel size. The convolved image gets the mean and standard deviation of the
+    original, so that its values stay in the same range. The result is clipped to 0–255.
+    """
+    draw, share = jax.random.split(key)
+    kernel = jax.random.normal(draw, (size, size, 3, 3))
+    padding = [(size // 2, size // 2)] * 2 + [(0, 0)]
+    padded = jnp.pad(image, padding, mode="edge")
+    convolved = lax.conv_general_dilated(
+        padded[None], kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )[0]
+    convolved = (convolved - convolved.mean()) / convolved.std().clip(1e-3) * image.std() + image.mean()
+    return jnp.clip(_blend(image, convolved, jax.random.uniform(share)), 0, 255)
 
 
 def _grey(image: jax.Array) -> jax.Array:

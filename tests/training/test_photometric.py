@@ -13,7 +13,12 @@ color_jitter = jax.jit(photometric.color_jitter)
 gaussian_blur = jax.jit(photometric.gaussian_blur, static_argnums=(2, 3))
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.float32)
-OFF = {"color_jitter_probability": 0.0, "blur_probability": 0.0, "grey_probability": 0.0}
+OFF = {
+    "color_jitter_probability": 0.0,
+    "blur_probability": 0.0,
+    "grey_probability": 0.0,
+    "random_convolution_probability": 0.0,
+}
 
 
 def _batch(**settings) -> np.ndarray:
@@ -58,3 +63,24 @@ def test_blur_equals_pillows(sigma):
     assert np.abs(np.asarray(blurred) - expected)[8:-8, 8:-8].mean() < 2
     flat = gaussian_blur(jax.random.key(0), jnp.full((8, 8, 3), 7.0), sigma, sigma)
     np.testing.assert_allclose(flat, 7.0, rtol=1e-5)
+
+
+def test_random_convolution_changes_colours_but_moves_no_edge():
+    """Two flat halves stay two flat halves; which of them is brighter depends on the key."""
+    halves = jnp.concatenate([jnp.full((8, 6, 3), 60.0), jnp.full((8, 6, 3), 180.0)], axis=1)
+    changed = np.asarray(
+        jax.vmap(lambda key: photometric.random_convolution(key, halves))(jax.random.split(jax.random.key(0), 100))
+    )
+    left, right = changed[:, :, :5], changed[:, :, 7:]  # a kernel of 3 x 3 sees both halves at their border only
+    np.testing.assert_allclose(left, np.broadcast_to(left[:, :1, :1], left.shape), atol=1e-2)
+    np.testing.assert_allclose(right, np.broadcast_to(right[:, :1, :1], right.shape), atol=1e-2)
+    darker = (right - left).mean((1, 2)) < 0  # by example and channel
+    assert 0.1 < darker.mean() < 0.5
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+    assert np.abs(left - 60).mean() > 5
+
+
+def test_random_convolution_keeps_a_flat_image():
+    flat = jnp.full((8, 8, 3), 7.0)
+    np.testing.assert_allclose(photometric.random_convolution(jax.random.key(0), flat), flat, atol=1e-3)

@@ -172,6 +172,20 @@ def test_minicity_to_camvid(experiment, runs, camvid):
 
 
 @real
+def test_attention_is_compared_with_right_and_wrong_pixels(experiment, runs, camvid, monkeypatch):
+    experiment("minicity_to_camvid.py", camvid_dir=camvid)
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    attention = importlib.import_module("attention")
+    assert attention.auroc(np.array([0.1, 0.4, 0.3, 0.9]), np.array([False, False, True, True])) == 0.75
+    workdir = str(runs / "camvid/smoke/minicity_to_day-sean-seed0")
+    shares = {threshold: attention.diagnose(workdir, threshold, None)[:3] for threshold in (0.0, 0.5)}
+    kept, right, _ = shares[0.0]  # everything is in the mask
+    assert kept == 1
+    kept, inside, outside = np.nan_to_num(shares[0.5])
+    np.testing.assert_allclose(kept * inside + (1 - kept) * outside, right)
+
+
+@real
 def test_idda_to_camvid_has_a_row_for_each_method_that_segments(experiment, runs, camvid, session_dir):
     idda = session_dir / "idda"
     for split in ("train", "val"):

@@ -36,10 +36,11 @@ from sean_jax.methods import METHODS
 IDDA = str(camvid.DATASETS / "idda_camvid11.toml")
 SCORED = {"day_val": (camvid.DAY, "val"), "dusk_train": (camvid.DUSK, "train")}
 SCALES: dict[str, dict[str, Any]] = {
-    # Schedules of adversaries are shares of the run, as in --preset=quick: their own are for 10,000 steps and more.
+    # Trained on squares, scored on whole images. Schedules of adversaries are shares of the run, as in --preset=quick:
+    # their own are for 10,000 steps and more.
     "cpu": {
-        "width_multiplier": 1.0, "height": 96, "width": 128, "steps": 100, "learning_rate": 3e-5, "eval_every": 400,
-        "save_every": 100, "confusion_ramp_steps": 60.0, "class_alignment_start": 33.0,
+        "width_multiplier": 1.0, "height": 240, "width": 320, "crop_size": 128, "steps": 200, "learning_rate": 3e-5,
+        "eval_every": 400, "save_every": 100, "confusion_ramp_steps": 120.0, "class_alignment_start": 66.0,
     },
     "gpu": {},
     "smoke": {},
@@ -155,7 +156,7 @@ def main() -> None:
         plots.dots(results, "day_val", out.with_suffix(".png"))
         if set(PICTURE) <= set(results):
             columns = {title: runs.workdir(training(row), min(results[row])) for row, title in PICTURE.items()}
-            plots.predictions(runs, columns, "day_val", out.with_name(f"{out.name}_predictions.png"))
+            plots.predictions(runs, columns, "day_val", out.with_name(f"{out.name}_predictions.webp"))
 
 
 def choose_on_source(trainings: study.Study, args: argparse.Namespace) -> None:

@@ -21,12 +21,10 @@ from sean_jax.training import optimizers
 from sean_jax.training.adversarial import add_to_window, count_recognised, domain_cross_entropy
 from sean_jax.training.augmentation import (
     AugmentationSettings,
-    CropSettings,
     SourceView,
     TargetView,
     augment_source,
     augment_target,
-    crop_batch,
 )
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.randomness import purpose_key
@@ -45,7 +43,7 @@ _PUBLISHED = {  # of training on the translated source, and of adaptation
 
 
 @settings
-class CyCADASettings(CropSettings, AugmentationSettings):
+class CyCADASettings(AugmentationSettings):
     """The published values."""
 
     discriminator_input: Literal["scores", "features"] = setting(
@@ -134,7 +132,6 @@ class CyCADA(Method):
         return {"network": state.params["network"]}
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        batch = crop_batch(self.settings, batch, state.step, rng)
         source = augment_source(self.settings, batch, state.step, rng)
         return self.update(state, source, augment_target(self.settings, batch, state.step, rng))
 

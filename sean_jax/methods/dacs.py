@@ -29,10 +29,9 @@ from sean_jax.ops.resize import resize_bilinear, resize_map
 from sean_jax.settings import redefault, setting, settings
 from sean_jax.training.augmentation import (
     AugmentationSettings,
-    CropSettings,
     SourceView,
     augment_source,
-    crop_batch,
+    crop,
     mirror_target,
 )
 from sean_jax.training.ema import EMASettings
@@ -44,7 +43,7 @@ from sean_jax.training.randomness import example_keys
 
 
 @settings
-class DACSSettings(SourcePhotometricSettings, CropSettings, AugmentationSettings, EMASettings):
+class DACSSettings(SourcePhotometricSettings, AugmentationSettings, EMASettings):
     """The published values; DACS adds no noise."""
 
     noise_std: float = redefault(AugmentationSettings, "noise_std", 0.0)
@@ -87,7 +86,6 @@ class DACS(SelfEnsembling):
     }
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        batch = crop_batch(self.settings, batch, state.step, rng)
         target = mirror_target(self.settings, batch, state.step, rng)
         label, confident, inside = concatenate_over_parts(
             lambda images: self.pseudo_labels(state.params["teacher"], images), target, self.accumulate_steps
@@ -103,7 +101,8 @@ class DACS(SelfEnsembling):
     def source(self, batch: Batch, target: jax.Array, step: jax.Array, rng: jax.Array) -> SourceView:
         """The augmented source, in the colours of the target images with the same indices if the settings say so."""
         if self.settings.fourier_adaptation:
-            adapted = with_amplitudes_of(batch["source_image"], target, self.settings.fourier_beta)
+            cropped = crop(self.settings, "source", batch["source_image"], step, rng)
+            adapted = with_amplitudes_of(cropped, target, self.settings.fourier_beta)
             batch = batch | {"source_image": adapted}
         return augment_source(self.settings, batch, step, rng)
 

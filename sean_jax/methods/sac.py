@@ -102,7 +102,7 @@ class SAC(SelfEnsembling):
 
     def crop(self, source: SourceView, step: jax.Array, rng: jax.Array) -> SourceView:
         """A random crop of each source image and its label, enlarged to the image's size."""
-        keys = example_keys(rng, "source_crop", step, source.image.shape[0])
+        keys = example_keys(rng, "source_view", step, source.image.shape[0])
         views = jax.vmap(lambda key: random_view(key, self.settings.crop_scale, flip=False))(keys)
         return source._replace(
             image=jax.vmap(take)(views, source.image), label=jax.vmap(take_label)(views, source.label)

@@ -11,7 +11,7 @@ import jax
 from sean_jax.methods.base import Batch, Metrics, Params, Reads, TrainState, sum_over_devices, sum_over_parts
 from sean_jax.methods.self_ensembling import SelfEnsembling
 from sean_jax.settings import settings
-from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source
+from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, crop
 from sean_jax.training.ema import EMASettings
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.photometric import SourcePhotometricSettings, change_source
@@ -34,7 +34,8 @@ class SourceOnly(SelfEnsembling):
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         # Colours change before noise is added, as in a camera.
-        batch = batch | {"source_image": change_source(self.settings, batch["source_image"], state.step, rng)}
+        image = crop(self.settings, "source", batch["source_image"], state.step, rng)
+        batch = batch | {"source_image": change_source(self.settings, image, state.step, rng)}
         return self.update(state, augment_source(self.settings, batch, state.step, rng))
 
     def update(self, state: TrainState, view: SourceView) -> tuple[TrainState, Metrics]:

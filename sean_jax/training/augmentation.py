@@ -1,4 +1,4 @@
-"""Stochastic augmentation on the device: Gaussian noise as in the paper, and optional mirroring."""
+"""Stochastic augmentation on the device: Gaussian noise as in the paper, and optional crops and mirroring."""
 
 from typing import Literal, NamedTuple
 
@@ -17,12 +17,6 @@ class AugmentationSettings:
     noise_std: float = setting(25.5, "std of Gaussian input noise, on the 0-255 scale (0.1 of [0, 1])", least=0)
     noise_domains: Literal["source_and_target", "target"] = setting("source_and_target", "which images get noise")
     random_flip: bool = setting(False, "mirror images at random (not in SEAN's paper and code)")
-
-
-@settings
-class CropSettings:
-    """Which part of the images a step sees."""
-
     crop_size: int = setting(2**15, "side of the random square crop in pixels; at most the image", least=24)
 
 
@@ -53,14 +47,18 @@ def random_crops(keys: jax.Array, size: tuple[int, int], arrays: jax.Array) -> j
     return jax.vmap(crop)(keys, arrays)
 
 
-def crop_batch(
-    settings: CropSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
-) -> dict[str, jax.Array]:
-    """The batch with a random square of each image, at the same place in its label; under ``pmap``."""
-    images = batch["source_image"]
-    height, width = (min(settings.crop_size, side) for side in images.shape[1:3])
-    keys = {domain: example_keys(rng, f"{domain}_crop", step, len(images)) for domain in ("source", "target")}
-    return {name: random_crops(keys[name.split("_")[0]], (height, width), x) for name, x in batch.items()}
+def crop(settings: AugmentationSettings, domain: str, arrays: jax.Array, step: jax.Array, rng: jax.Array) -> jax.Array:
+    """A random square of each image or label ``[b, H, W, ...]``, at the same place in all arrays of a domain.
+
+    Cropping twice is cropping once. Under ``pmap``.
+
+    Args:
+      domain: ``source`` or ``target``.
+    """
+    height, width = (min(settings.crop_size, side) for side in arrays.shape[1:3])
+    if (height, width) == arrays.shape[1:3]:
+        return arrays
+    return random_crops(example_keys(rng, f"{domain}_crop", step, len(arrays)), (height, width), arrays)
 
 
 class SourceView(NamedTuple):
@@ -81,8 +79,9 @@ class TargetView(NamedTuple):
 def augment_source(
     settings: AugmentationSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
 ) -> SourceView:
-    """g(X_s), with its labels mirrored along; under ``pmap``."""
-    image, label = batch["source_image"].astype(jnp.float32), batch["source_label"]
+    """g(X_s), with its labels cropped and mirrored along; under ``pmap``."""
+    image, label = (crop(settings, "source", batch[f"source_{x}"], step, rng) for x in ("image", "label"))
+    image = image.astype(jnp.float32)
     examples = image.shape[0]
     if settings.random_flip:
         flips = random_flips(example_keys(rng, "source_flip", step, examples))
@@ -99,12 +98,12 @@ def mirror_target(
     rng: jax.Array,
     field: str = "target_image",
 ) -> jax.Array:
-    """The target images, mirrored at random if the settings say so; under ``pmap``.
+    """The target images, cropped and mirrored at random if the settings say so; under ``pmap``.
 
     Args:
-      field: what to mirror: the images, or maps ``[b, H, W]`` that belong to them, which are mirrored alike.
+      field: what to change: the images, or maps ``[b, H, W]`` that belong to them, which are changed alike.
     """
-    target = batch[field]
+    target = crop(settings, "target", batch[field], step, rng)
     if not settings.random_flip:
         return target
     return mirror(random_flips(example_keys(rng, "target_flip", step, target.shape[0])), target)

@@ -16,9 +16,9 @@ the parts:
 
 --rows chooses rows, --seeds the seeds (default: three of the main rows, two of the others).
 
-Cost: --scale=cpu (full width, 128x96, 400 + 100 steps) takes 45 minutes per seed for the part methods on two cores of
-an Intel Xeon, without its rows `source_only, noise` and `sean, no noise`; --scale=gpu (480x352, 4,000 steps per phase,
-bfloat16) is for one H100. Runs resume where they stopped.
+Cost: --scale=cpu (full width, squares of 320x240, 400 + 200 steps) takes half an hour per seed for the main rows on two
+cores of an Intel Xeon; --scale=gpu (480x352, 4,000 steps per phase, bfloat16) is for one H100. Runs resume where they
+stopped.
 --scale=smoke shows in a minute that everything runs; its numbers mean nothing.
 """
 

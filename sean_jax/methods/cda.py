@@ -35,7 +35,7 @@ from sean_jax.training.augmentation import (
     TargetView,
     augment_source,
     augment_target,
-    mirror_target,
+    crop_and_mirror_target,
 )
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.target_properties import (
@@ -147,7 +147,7 @@ class CDA(Method):
 
     def augment(self, batch: Batch, step: jax.Array, rng: jax.Array) -> View:
         """g(X_s) and g(X_t) with the target's properties, whose maps are mirrored along."""
-        superpixels = mirror_target(self.settings, batch, step, rng, "target_superpixels").astype(jnp.int32)
+        superpixels = crop_and_mirror_target(self.settings, batch, step, rng, "target_superpixels").astype(jnp.int32)
         labels = batch["target_superpixel_labels"]
         landmarks = jnp.take_along_axis(labels, superpixels.reshape(len(labels), -1), 1).reshape(superpixels.shape)
         return View(

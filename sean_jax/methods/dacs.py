@@ -32,7 +32,7 @@ from sean_jax.training.augmentation import (
     SourceView,
     augment_source,
     crop,
-    mirror_target,
+    crop_and_mirror_target,
 )
 from sean_jax.training.ema import EMASettings
 from sean_jax.training.fourier import with_amplitudes_of
@@ -86,7 +86,7 @@ class DACS(SelfEnsembling):
     }
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        target = mirror_target(self.settings, batch, state.step, rng)
+        target = crop_and_mirror_target(self.settings, batch, state.step, rng)
         label, confident, inside = concatenate_over_parts(
             lambda images: self.pseudo_labels(state.params["teacher"], images), target, self.accumulate_steps
         )

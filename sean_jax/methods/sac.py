@@ -25,7 +25,7 @@ from sean_jax.methods.base import (
 from sean_jax.methods.self_ensembling import SelfEnsembling
 from sean_jax.ops.resize import resize_bilinear
 from sean_jax.settings import redefault, setting, settings
-from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, mirror_target
+from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, crop_and_mirror_target
 from sean_jax.training.ema import EMASettings
 from sean_jax.training.geometry import View, put_back, random_view, take, take_label, whole_view
 from sean_jax.training.losses import count_labelled, segmentation_loss
@@ -87,7 +87,7 @@ class SAC(SelfEnsembling):
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         examples = batch["target_image"].shape[0]
         source = self.crop(augment_source(self.settings, batch, state.step, rng), state.step, rng)
-        target = mirror_target(self.settings, batch, state.step, rng).astype(jnp.float32)
+        target = crop_and_mirror_target(self.settings, batch, state.step, rng).astype(jnp.float32)
         keys = example_keys(rng, "views", state.step, examples)
         taught = concatenate_over_parts(
             lambda part: self.teach(state.params["teacher"], *part), (keys, target), self.accumulate_steps

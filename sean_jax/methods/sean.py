@@ -25,7 +25,7 @@ from sean_jax.training.augmentation import (
     SourceView,
     add_noise,
     augment_source,
-    mirror_target,
+    crop_and_mirror_target,
 )
 from sean_jax.training.ema import EMASettings
 from sean_jax.training.losses import (
@@ -88,7 +88,7 @@ class SEAN(SelfEnsembling):
 
     def augment(self, batch: Batch, step: jax.Array, rng: jax.Array) -> Views:
         """g(X_s), g(X_t) for the student and g(X_t) for the teacher; both target views are mirrored alike."""
-        target = mirror_target(self.settings, batch, step, rng)
+        target = crop_and_mirror_target(self.settings, batch, step, rng)
         examples = target.shape[0]
         return Views(
             augment_source(self.settings, batch, step, rng),

@@ -91,7 +91,7 @@ def augment_source(
     return SourceView(image, label, example_keys(rng, "source_dropout", step, examples))
 
 
-def mirror_target(
+def crop_and_mirror_target(
     settings: AugmentationSettings,
     batch: dict[str, jax.Array],
     step: jax.Array,
@@ -113,7 +113,7 @@ def augment_target(
     settings: AugmentationSettings, batch: dict[str, jax.Array], step: jax.Array, rng: jax.Array
 ) -> TargetView:
     """g(X_t), for methods that need one view of the target; under ``pmap``."""
-    target = mirror_target(settings, batch, step, rng)
+    target = crop_and_mirror_target(settings, batch, step, rng)
     noise, dropout = (
         example_keys(rng, purpose, step, target.shape[0]) for purpose in ("target_noise", "target_dropout")
     )

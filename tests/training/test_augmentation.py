@@ -1,10 +1,10 @@
-"""Crops move images and labels together, in every method that reads them."""
+"""Crops move images, labels and maps together."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sean_jax.training.augmentation import AugmentationSettings, augment_source, crop, mirror_target
+from sean_jax.training.augmentation import AugmentationSettings, augment_source, crop, crop_and_mirror_target
 from sean_jax.training.parallel import AXIS
 
 HEIGHT, WIDTH, CROP = 28, 60, 24
@@ -25,8 +25,8 @@ def _cropped(size, step=0):
             "source_image": source.image,
             "source_label": source.label,
             "twice": augment_source(settings, again, step, rng).image,
-            "target_image": mirror_target(settings, batch, step, rng),
-            "target_map": mirror_target(settings, batch, step, rng, "target_map"),
+            "target_image": crop_and_mirror_target(settings, batch, step, rng),
+            "target_map": crop_and_mirror_target(settings, batch, step, rng, "target_map"),
         }
 
     batch["target_map"] = image[..., 0]

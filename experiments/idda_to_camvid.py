@@ -53,6 +53,7 @@ SOURCE_ONLY = {"method": "source_only"} | QUIET
 RARE_CLASSES = {"source_sampling": "rare_classes"}
 DACS = {"method": "dacs"}
 BEST = DACS | {"preset": "best"}
+ADJUSTED = {"logit_adjustment": 1.0}
 RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 ORACLE = SOURCE_ONLY | {"source": camvid.DAY, "target": camvid.DUSK}
 PARTS: dict[str, dict[str, study.Settings]] = {
@@ -80,13 +81,19 @@ PARTS: dict[str, dict[str, study.Settings]] = {
     "ablation": {
         "source_only": SOURCE_ONLY,
         "source_only, rare classes": SOURCE_ONLY | RARE_CLASSES,
+        "source_only, logit adjustment": SOURCE_ONLY | ADJUSTED,
+        "sean, logit adjustment": NOISY | ADJUSTED,
         "dacs": DACS,
+        "dacs, logit adjustment": DACS | ADJUSTED,
+        "oracle": ORACLE,
+        "oracle, logit adjustment": ORACLE | ADJUSTED,
         "best": BEST,
+        "best, no logit adjustment": BEST | {"logit_adjustment": 0.0},
         "best, target not used": BEST | {"mixed_weight": 0.0},
         "best, no Fourier adaptation": BEST | {"fourier_adaptation": False},
         "best, source colours kept": BEST | {"photometric_source": False},
         "best, uniform source": BEST | {"source_sampling": "uniform"},
-        "best, no mask": BEST | {"attention_threshold": 0.0},
+        "best, attention mask": BEST | {"attention_threshold": 0.3},
         "best, every pseudo-label": BEST | {"confidence_threshold": 0.0},
         "sac": {"method": "sac"},
         "sac, rare classes": {"method": "sac"} | RARE_CLASSES,

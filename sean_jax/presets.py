@@ -16,9 +16,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     # What the authors' code does; methods and networks add their part. Validation images and oracle selection follow
     # the target, see resolve.
     "reference": {"eval_every": 500},
-    # Class mixing with SEAN's mask, Fourier adaptation, changed colours and rare-class sampling. First runs do not show
-    # that it beats source_only without noise (experiments/README.md), so nothing recommends it yet. The learning rate
-    # scored best of four on held-out images of the source there.
+    # Class mixing with logit adjustment, Fourier adaptation, changed colours and rare-class sampling: what gains most
+    # on IDDA (experiments/README.md). The learning rate scored best of four on held-out images of the source there.
     "best": {
         "method": "dacs",
         "source_sampling": "rare_classes",

@@ -2,8 +2,9 @@
 
 Half of the classes of each source image are pasted onto a target image, and their labels onto the teacher's
 pseudo-labels; the student learns from the mixed image, with changed colours, and from the source image. The preset
-``best`` adds SEAN's mask, outside which pseudo-labels do not count, Fourier adaptation and changed colours of the
-source, and DAFormer's sampling of rare source classes.
+``best`` adds logit adjustment, so that pseudo-labels do not prefer the source's frequent classes, Fourier adaptation
+and changed colours of the source, and DAFormer's sampling of rare source classes. SEAN's mask, outside which
+pseudo-labels do not count, is a setting.
 """
 
 from collections.abc import Mapping
@@ -23,18 +24,16 @@ from sean_jax.methods.base import (
     sum_over_parts,
 )
 from sean_jax.methods.sean import SEANSettings
-from sean_jax.methods.self_ensembling import SelfEnsembling
+from sean_jax.methods.self_ensembling import SelfEnsembling, SelfEnsemblingSettings
 from sean_jax.models import Prediction
 from sean_jax.ops.resize import resize_bilinear, resize_map
 from sean_jax.settings import redefault, setting, settings
 from sean_jax.training.augmentation import (
-    AugmentationSettings,
     SourceView,
     augment_source,
     crop,
     crop_and_mirror_target,
 )
-from sean_jax.training.ema import EMASettings
 from sean_jax.training.fourier import with_amplitudes_of
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.mixing import class_mask, paste
@@ -43,12 +42,12 @@ from sean_jax.training.randomness import example_keys
 
 
 @settings
-class DACSSettings(SourcePhotometricSettings, AugmentationSettings, EMASettings):
+class DACSSettings(SourcePhotometricSettings, SelfEnsemblingSettings):
     """The published values; DACS adds no noise."""
 
-    noise_std: float = redefault(AugmentationSettings, "noise_std", 0.0)
-    random_flip: bool = redefault(AugmentationSettings, "random_flip", True)
-    ema_ramp: bool = redefault(EMASettings, "ema_ramp", True)
+    noise_std: float = redefault(SelfEnsemblingSettings, "noise_std", 0.0)
+    random_flip: bool = redefault(SelfEnsemblingSettings, "random_flip", True)
+    ema_ramp: bool = redefault(SelfEnsemblingSettings, "ema_ramp", True)
     confidence_threshold: float = setting(
         0.968, "confidence of the teacher above which a pseudo-label counts as certain", least=0, most=1
     )
@@ -64,6 +63,7 @@ class Views(NamedTuple):
     source: SourceView
     mixed: SourceView
     weight: jax.Array  # [b, H, W] float32
+    pasted: jax.Array  # [b, H, W] bool, whether a pixel of the mixed image is the source's
 
 
 class DACS(SelfEnsembling):
@@ -82,7 +82,7 @@ class DACS(SelfEnsembling):
             "width": 1024,
             "crop_size": 512,
         },
-        "best": {"attention_threshold": 0.3, "fourier_adaptation": True, "photometric_source": True},
+        "best": {"logit_adjustment": 1.0, "fourier_adaptation": True, "photometric_source": True},
     }
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
@@ -95,7 +95,7 @@ class DACS(SelfEnsembling):
         certain, kept, pixels = sum_over_devices((*counts, jnp.float32(label.size)))
         source = self.source(batch, target, state.step, rng)
         views = self.mix(source, target, label, jnp.where(inside, certain / pixels, 0.0), state.step, rng)
-        state, metrics = self.update(state, views)
+        state, metrics = self.update(self.count_classes(state, source.label), views)
         return state, metrics | {"train/certain_pixels": certain / pixels, "train/kept_pixels": kept / pixels}
 
     def source(self, batch: Batch, target: jax.Array, step: jax.Array, rng: jax.Array) -> SourceView:
@@ -144,12 +144,13 @@ class DACS(SelfEnsembling):
             image, paste(masks, source.label, label), example_keys(rng, "target_dropout", step, examples)
         )
         source = source._replace(image=change_source(self.settings, source.image, step, rng))
-        return Views(source, mixed, jnp.where(masks, 1.0, weight))
+        return Views(source, mixed, jnp.where(masks, 1.0, weight), masks)
 
     def update(self, state: TrainState, views: Views) -> tuple[TrainState, Metrics]:
         """One step on mixed images."""
         local = count_labelled(views.source.label), jnp.float32(views.weight.size)
         labelled, pixels = sum_over_devices(local)
+        labelled, adjustment = labelled.clip(1), self.adjustment(state)
 
         def loss_fn(student: Params, views: Views) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             images, keys = (
@@ -158,8 +159,10 @@ class DACS(SelfEnsembling):
             )
             logits = self.network.predict(student, images, keys).logits
             split = views.source.image.shape[0]
-            segmentation = segmentation_loss(logits[:split], views.source.label) / labelled.clip(1)
-            mixed = segmentation_loss(logits[split:], views.mixed.label, views.weight) / pixels
+            segmentation = segmentation_loss(logits[:split], views.source.label, adjustment=adjustment) / labelled
+            # Pseudo-labels come from logits, so they are learned as such: adjusted again, they would drift.
+            on_pasted = jnp.where(views.pasted[..., None], adjustment, 0.0)
+            mixed = segmentation_loss(logits[split:], views.mixed.label, views.weight, on_pasted) / pixels
             return segmentation + self.settings.mixed_weight * mixed, (segmentation, mixed)
 
         summed = sum_over_parts(

@@ -22,11 +22,10 @@ from sean_jax.methods.base import (
     sum_over_devices,
     sum_over_parts,
 )
-from sean_jax.methods.self_ensembling import SelfEnsembling
+from sean_jax.methods.self_ensembling import SelfEnsembling, SelfEnsemblingSettings
 from sean_jax.ops.resize import resize_bilinear
 from sean_jax.settings import redefault, setting, settings
-from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, crop_and_mirror_target
-from sean_jax.training.ema import EMASettings
+from sean_jax.training.augmentation import SourceView, augment_source, crop_and_mirror_target
 from sean_jax.training.geometry import View, put_back, random_view, take, take_label, whole_view
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.photometric import PhotometricSettings, photometric
@@ -34,12 +33,12 @@ from sean_jax.training.randomness import example_keys
 
 
 @settings
-class SACSettings(PhotometricSettings, AugmentationSettings, EMASettings):
+class SACSettings(PhotometricSettings, SelfEnsemblingSettings):
     """The published values, but for the teacher, which the authors update every 100 steps and this step always."""
 
-    noise_std: float = redefault(AugmentationSettings, "noise_std", 0.0)
-    random_flip: bool = redefault(AugmentationSettings, "random_flip", True)
-    ema_ramp: bool = redefault(EMASettings, "ema_ramp", True)
+    noise_std: float = redefault(SelfEnsemblingSettings, "noise_std", 0.0)
+    random_flip: bool = redefault(SelfEnsemblingSettings, "random_flip", True)
+    ema_ramp: bool = redefault(SelfEnsemblingSettings, "ema_ramp", True)
     color_jitter: float = redefault(PhotometricSettings, "color_jitter", 0.4)
     grey_probability: float = redefault(PhotometricSettings, "grey_probability", 0.2)
     views: int = setting(4, "views of each target image, the image itself among them", least=2)
@@ -82,23 +81,25 @@ class SAC(SelfEnsembling):
     def init(self, key: jax.Array, params: Params) -> TrainState:
         classes = self.network.num_classes
         prior = jnp.full(classes, self.settings.prior_start, jnp.float32)
-        return super().init(key, params).replace(memory={"prior": prior, "seen": jnp.zeros(classes, bool)})
+        state = super().init(key, params)
+        return state.replace(memory=state.memory | {"prior": prior, "seen": jnp.zeros(classes, bool)})
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
         examples = batch["target_image"].shape[0]
         source = self.crop(augment_source(self.settings, batch, state.step, rng), state.step, rng)
+        state = self.count_classes(state, source.label)
         target = crop_and_mirror_target(self.settings, batch, state.step, rng).astype(jnp.float32)
         keys = example_keys(rng, "views", state.step, examples)
         taught = concatenate_over_parts(
             lambda part: self.teach(state.params["teacher"], *part), (keys, target), self.accumulate_steps
         )
-        memory = self.update_prior(state.memory, taught.mean)
-        label, weight = self.pseudo_labels(taught, memory["prior"])
+        state = state.replace(memory=state.memory | self.update_prior(state.memory, taught.mean))
+        label, weight = self.pseudo_labels(taught, state.memory["prior"])
         views = self.student_views(taught.image, label, state.step, rng)
         state, metrics = self.update(state, source, views, weight)
         kept = sum_over_devices(jnp.sum(label != IGNORE_LABEL, dtype=jnp.int32).astype(jnp.float32))
         pixels = sum_over_devices(jnp.float32(label.size))
-        return state.replace(memory=memory), metrics | {"train/kept_pixels": kept / pixels}
+        return state, metrics | {"train/kept_pixels": kept / pixels}
 
     def crop(self, source: SourceView, step: jax.Array, rng: jax.Array) -> SourceView:
         """A random crop of each source image and its label, enlarged to the image's size."""
@@ -164,7 +165,7 @@ class SAC(SelfEnsembling):
     ) -> tuple[TrainState, Metrics]:
         """One step on the source, and on views ``[b, views, ...]`` of the target with weights of their pixels."""
         labelled, pixels = sum_over_devices((count_labelled(source.label), jnp.float32(weight.size)))
-        split = source.image.shape[0] // self.accumulate_steps
+        split, adjustment = source.image.shape[0] // self.accumulate_steps, self.adjustment(state)
 
         def loss_fn(
             student: Params, source: SourceView, target: SourceView, weight: jax.Array
@@ -175,7 +176,7 @@ class SAC(SelfEnsembling):
                 jnp.concatenate([getattr(v, name) for v in (source, views)]) for name in ("image", "dropout")
             )
             logits = self.network.predict(student, images, keys).logits
-            segmentation = segmentation_loss(logits[:split], source.label) / labelled.clip(1)
+            segmentation = segmentation_loss(logits[:split], source.label, adjustment=adjustment) / labelled.clip(1)
             consistency = segmentation_loss(logits[split:], views.label, weight) / pixels
             return segmentation + self.settings.target_weight * consistency, (segmentation, consistency)
 

@@ -16,18 +16,16 @@ from sean_jax.methods.base import (
     sum_over_devices,
     sum_over_parts,
 )
-from sean_jax.methods.self_ensembling import SelfEnsembling
+from sean_jax.methods.self_ensembling import SelfEnsembling, SelfEnsemblingSettings
 from sean_jax.models import Prediction
 from sean_jax.ops.resize import resize_bilinear, resize_map
 from sean_jax.settings import setting, settings
 from sean_jax.training.augmentation import (
-    AugmentationSettings,
     SourceView,
     add_noise,
     augment_source,
     crop_and_mirror_target,
 )
-from sean_jax.training.ema import EMASettings
 from sean_jax.training.losses import (
     attention_mask,
     consistency_loss,
@@ -40,7 +38,7 @@ from sean_jax.training.randomness import example_keys
 
 
 @settings
-class SEANSettings(AugmentationSettings, EMASettings):
+class SEANSettings(SelfEnsemblingSettings):
     """The paper's; ``reference`` in :attr:`SEAN.PRESETS` lists where the authors' code differs."""
 
     consistency_weight: float = setting(0.3, "weight of the consistency loss (lambda_con of equation 6)", least=0)
@@ -84,7 +82,8 @@ class SEAN(SelfEnsembling):
     }
 
     def step(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        return self.update(state, self.augment(batch, state.step, rng))
+        view = self.augment(batch, state.step, rng)
+        return self.update(self.count_classes(state, view.source.label), view)
 
     def augment(self, batch: Batch, step: jax.Array, rng: jax.Array) -> Views:
         """g(X_s), g(X_t) for the student and g(X_t) for the teacher; both target views are mirrored alike."""
@@ -99,12 +98,19 @@ class SEAN(SelfEnsembling):
 
     def update(self, state: TrainState, view: Views) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch: losses, the student's gradients, optimiser, moving average."""
-        gradients, losses = self.gradients(state.params["student"], state.params["teacher"], view)
+        networks = state.params["student"], state.params["teacher"]
+        gradients, losses = self.gradients(*networks, view, self.adjustment(state))
         state, metrics = self.apply_gradients(state, gradients)
         return state, losses | metrics
 
-    def gradients(self, student: Params, teacher: Params, view: Views) -> tuple[Params, Metrics]:
-        """The gradient of the loss (equation 6) over the global batch with respect to the student, and the losses."""
+    def gradients(
+        self, student: Params, teacher: Params, view: Views, adjustment: jax.Array | None = None
+    ) -> tuple[Params, Metrics]:
+        """The gradient of the loss (equation 6) over the global batch with respect to the student, and the losses.
+
+        Args:
+          adjustment: of the logits of the source; see :meth:`adjustment`.
+        """
         s = self.settings
         teacher_target = concatenate_over_parts(
             lambda images: self.teacher_prediction(teacher, images), view.teacher_target, self.accumulate_steps
@@ -125,7 +131,7 @@ class SEAN(SelfEnsembling):
             student: Params, view: Views, teacher_target: TargetPrediction, mask: jax.Array
         ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             source, target = self.student_predictions(student, view)
-            segmentation = segmentation_loss(source.logits, view.source.label) / labelled.clip(1)
+            segmentation = segmentation_loss(source.logits, view.source.label, adjustment=adjustment) / labelled.clip(1)
             consistency = consistency_loss(target.logits, teacher_target.logits, mask) / normaliser.clip(1)
             loss = segmentation + s.consistency_weight * consistency  # equation 6
             return loss, (segmentation, consistency)

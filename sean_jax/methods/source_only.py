@@ -9,16 +9,15 @@ from typing import Any, ClassVar
 import jax
 
 from sean_jax.methods.base import Batch, Metrics, Params, Reads, TrainState, sum_over_devices, sum_over_parts
-from sean_jax.methods.self_ensembling import SelfEnsembling
+from sean_jax.methods.self_ensembling import SelfEnsembling, SelfEnsemblingSettings
 from sean_jax.settings import settings
-from sean_jax.training.augmentation import AugmentationSettings, SourceView, augment_source, crop
-from sean_jax.training.ema import EMASettings
+from sean_jax.training.augmentation import SourceView, augment_source, crop
 from sean_jax.training.losses import count_labelled, segmentation_loss
 from sean_jax.training.photometric import SourcePhotometricSettings, change_source
 
 
 @settings
-class SourceOnlySettings(SourcePhotometricSettings, AugmentationSettings, EMASettings):
+class SourceOnlySettings(SourcePhotometricSettings, SelfEnsemblingSettings):
     """Those that all self-ensembling methods share, and changes of colours, which are off by default."""
 
 
@@ -36,17 +35,18 @@ class SourceOnly(SelfEnsembling):
         # Colours change before noise is added, as in a camera.
         image = crop(self.settings, "source", batch["source_image"], state.step, rng)
         batch = batch | {"source_image": change_source(self.settings, image, state.step, rng)}
-        return self.update(state, augment_source(self.settings, batch, state.step, rng))
+        view = augment_source(self.settings, batch, state.step, rng)
+        return self.update(self.count_classes(state, view.label), view)
 
     def update(self, state: TrainState, view: SourceView) -> tuple[TrainState, Metrics]:
         """One step on an augmented batch."""
         # Counted over the whole batch before any gradient is taken, see SEAN.
         labelled = sum_over_devices(count_labelled(view.label)).clip(1)
+        adjustment = self.adjustment(state)
 
         def loss_fn(student: Params, view: SourceView) -> jax.Array:
-            return (
-                segmentation_loss(self.network.predict(student, view.image, view.dropout).logits, view.label) / labelled
-            )
+            logits = self.network.predict(student, view.image, view.dropout).logits
+            return segmentation_loss(logits, view.label, adjustment=adjustment) / labelled
 
         local = sum_over_parts(
             lambda part: jax.value_and_grad(loss_fn)(state.params["student"], part), view, self.accumulate_steps

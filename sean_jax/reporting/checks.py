@@ -86,7 +86,8 @@ def collapse(run: RunData) -> str | None:
 
 def mask(run: RunData) -> str | None:
     kept = run.series("train/kept_pixels")
-    if not len(kept.values) or not run.settings.get("attention", True):  # without attention, every pixel is kept
+    threshold = run.settings.get("attention_threshold")
+    if not len(kept.values) or not run.settings.get("attention", True) or threshold == 0:  # every pixel shall be kept
         return None
     end = kept.values[-_end_length(kept) :]
     share = float(end.mean())
@@ -94,7 +95,6 @@ def mask(run: RunData) -> str | None:
         return None
     recorded = f"over the last {len(end)} recorded steps" if len(end) > 1 else "at the last recorded step"
     meaning = "almost nothing of the target is used" if share < NOTHING_KEPT else "the mask has no effect"
-    threshold = run.settings.get("attention_threshold")
     return f"The mask ratio is {share:.1%} {recorded} (threshold {threshold}): {meaning}."
 
 

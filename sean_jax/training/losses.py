@@ -16,16 +16,22 @@ def count_labelled(labels: jax.Array) -> jax.Array:
     return _count(labels != IGNORE_LABEL)
 
 
-def segmentation_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+def segmentation_loss(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None, adjustment: jax.Array | None = None
+) -> jax.Array:
     """Sums the cross-entropy over labelled pixels: equation 3 without its division.
 
     Args:
       logits: ``[b, h, w, classes]`` float32; upsampled bilinearly (corners not aligned) to the size of the labels.
       labels: ``[b, H, W]`` integers, class index or ``IGNORE_LABEL``.
       weights: of the pixels, ``[b, H, W]``; default: 1.
+      adjustment: added to the upsampled logits, of a shape that broadcasts to theirs; default: nothing. See
+        :mod:`sean_jax.training.logit_adjustment`.
     """
     _, height, width = labels.shape
     logits = resize_bilinear(logits, (height, width))
+    if adjustment is not None:
+        logits = logits + adjustment
     labelled = labels != IGNORE_LABEL
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(labelled, labels, 0).astype(jnp.int32))
     return jnp.sum(jnp.where(labelled, losses if weights is None else weights * losses, 0))

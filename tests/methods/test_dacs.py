@@ -1,5 +1,7 @@
 """Tests of DACS: pseudo-labels, mixed images and their weights, and which parameters move."""
 
+import functools
+
 import builders
 import jax
 import jax.numpy as jnp
@@ -43,22 +45,24 @@ def test_mixed_images_hold_whole_classes_of_the_source(mixed):
         assert len(np.unique(label[mask])) == -(-len(np.unique(label)) // 2)
 
 
-def test_the_loss_is_the_weighted_cross_entropy_over_all_pixels(mixed):
-    """Computed in NumPy from the network's logits; ignored pixels of the source stay ignored where they are pasted."""
-    _, views, _ = mixed
-    method = _method(learning_rate=0.0)
-    update = jax.pmap(
-        lambda method, state, views: method.update(state, views)[1],
-        AXIS,
-        in_axes=(None, None, 0),
-        out_axes=None,
-        devices=steps.DEVICES[:1],
-    )
-    metrics = update(method, steps.init(method), jax.tree.map(lambda x: x[None], views))
+@pytest.mark.parametrize("adjustment", [0.0, 1.0])
+def test_the_loss_is_the_weighted_cross_entropy_over_all_pixels(mixed, adjustment):
+    """Computed in NumPy from the network's logits; ignored pixels of the source stay ignored where they are pasted.
+
+    Logits are adjusted where the label is the source's: not where it is a pseudo-label.
+    """
+    _, views, pasted = mixed
+    method = _method(learning_rate=0.0, logit_adjustment=adjustment)
+    frequencies = np.array([0.4, 0.3, 0.2, 0.1], np.float32)
+    state = steps.init(method)
+    state = state.replace(memory=state.memory | {"class_shares": jnp.asarray(5 * frequencies)})
+    metrics = _update(method, state, jax.tree.map(lambda x: x[None], views))
     expected = {}
     for name, view, weight in (("segmentation", views.source, None), ("mixed", views.mixed, views.weight)):
         logits = method.network.predict(steps.params(), view.image, view.dropout).logits
         logits = jax.image.resize(logits, (*view.label.shape, steps.CLASSES), "bilinear", antialias=False)
+        from_source = np.ones_like(pasted) if weight is None else pasted
+        logits = logits + adjustment * from_source[..., None] * np.log(frequencies).reshape(1, 1, 1, -1)
         log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
         label = np.asarray(view.label)
         picked = np.take_along_axis(log_probs, np.where(label == 255, 0, label)[..., None].astype(int), -1)[..., 0]
@@ -67,6 +71,11 @@ def test_the_loss_is_the_weighted_cross_entropy_over_all_pixels(mixed):
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[f"train/loss_{name}"], value, rtol=1e-4)
     np.testing.assert_allclose(metrics["train/loss"], sum(expected.values()), rtol=1e-4)
+
+
+@functools.partial(jax.pmap, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, devices=steps.DEVICES[:1])
+def _update(method, state, views):
+    return method.update(state, views)[1]
 
 
 def test_pseudo_labels_are_the_teachers_classes_at_the_images_size():

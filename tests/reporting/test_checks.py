@@ -113,6 +113,7 @@ def test_a_warning_is_one_sentence_with_its_numbers(check, run, parts):
         (checks.collapse, changed(scores={})),
         (checks.collapse, changed(main=scores(NO_POLE))),  # three of four classes: not a collapse
         (checks.mask, changed({"attention": False}, metrics=[{"step": 400, "train/kept_pixels": 1.0}])),
+        (checks.mask, changed({"attention_threshold": 0.0}, metrics=[{"step": 400, "train/kept_pixels": 1.0}])),
         (checks.mask, changed(metrics=[{"step": 400, "train/loss": 1.0}])),  # source_only
         (checks.mask, changed(metrics=lines(**{"train/kept_pixels": lambda t: 1.0 if t < 0.5 else 0.6}))),
         (checks.network_worse, changed(other=scores(mean_iou=60.4))),  # within the noise

@@ -27,7 +27,7 @@ from sean_jax.experiment import Experiment
 from sean_jax.methods import METHODS, Method
 from sean_jax.models import DeepLab
 from sean_jax.models.network import PRECISIONS
-from sean_jax.training.parallel import AXIS, mapped_step, replicate, shard
+from sean_jax.training.parallel import AXIS, initial_state, mapped_step, replicate, shard
 
 # Settings with which every step makes all of its method's updates.
 ALL_UPDATES = {"cca": {"class_alignment_start": 0.0}, "cycada": {"accuracy_threshold": 0.0}}
@@ -87,7 +87,7 @@ class Training:
     def __init__(self, case: argparse.Namespace, **settings: Any):
         self.device = jax.local_devices()[0]
         method = make_method(case, case.method, **settings)
-        state = method.init(jax.random.key(0), method.network.init_params(jax.random.key(0)))
+        state = initial_state(method, jax.random.key(0), method.network.init_params(jax.random.key(0)))
         self.method, self.state, self.rng = replicate((method, state, jax.random.key(1)), [self.device])
         self.batch = shard(batch_of(method, case), [self.device])
         self._step = mapped_step((self.device,))

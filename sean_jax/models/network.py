@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from sean_jax import compiler
 from sean_jax.models.initializers import Initializers, make_initializers
 from sean_jax.models.inputs import INPUT_RMS
 
@@ -150,6 +151,4 @@ def _abstract_params(network: Network) -> Params:
 
 @functools.cache  # so that runs of equal networks, in one process, share the compiled program
 def _compiled_init(network: Network) -> Any:
-    # Run once: on a CPU, optimising the compiled program would take seconds and save microseconds.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(network._init, compiler_options=options)
+    return jax.jit(network._init, compiler_options=compiler.options(jax.default_backend()))

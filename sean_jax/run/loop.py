@@ -27,7 +27,7 @@ from sean_jax.run.profile import Profile
 from sean_jax.run.signals import should_stop, stop_signals
 from sean_jax.scoring.scorer import Evaluation, Scorer
 from sean_jax.scoring.translation import Translator
-from sean_jax.training.parallel import Devices, devices_for, pmap_step, replicate
+from sean_jax.training.parallel import Devices, devices_for, initial_state, pmap_step, replicate
 from sean_jax.training.randomness import purpose_key
 
 Say = Callable[[str], None]
@@ -264,7 +264,7 @@ def _initial_state(plan: Plan, method: Method, inputs: Inputs, say: Say) -> Trai
         say(f"{config.init_weights}: {report}")
         for difference in weights_differences(plan.initial_weights, plan.experiment):
             say(f"warning: these weights come from a different network: {difference}")
-    state = method.init(purpose_key(rng, "method_init"), params)
+    state = initial_state(method, purpose_key(rng, "method_init"), params)
     if not method.READS.source_statistics:
         return state
     return method.with_source_shares(state, jnp.asarray(sampling.source_shares(plan, inputs.source), jnp.float32))

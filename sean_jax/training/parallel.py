@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from sean_jax import compiler
 from sean_jax.errors import UserError
 
 Devices = Sequence[Any]  # of jax.Device, which type checkers treat as a variable
@@ -55,9 +56,17 @@ def _mesh(devices: Devices) -> jax.sharding.Mesh:
 
 
 class Steps(Protocol):
-    """The part of :class:`sean_jax.methods.Method` that :func:`pmap_step` needs."""
+    """The part of :class:`sean_jax.methods.Method` that this module needs."""
+
+    def init(self, key: jax.Array, params: Any) -> Any: ...
 
     def step(self, state: Any, batch: Any, rng: Any) -> tuple[Any, Any]: ...
+
+
+@functools.partial(jax.jit, donate_argnums=2)
+def initial_state(method: Steps, key: jax.Array, params: Any) -> Any:
+    """Returns the method's state at step 0, computed by one program; ``params`` are donated."""
+    return method.init(key, params)
 
 
 def pmap_step(method: Steps, devices: Devices) -> Callable[..., Any]:
@@ -79,7 +88,7 @@ def mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
     def step(method: Steps, state: Any, batch: Any, rng: Any) -> tuple[Any, Any]:
         return method.step(state, batch, rng)
 
-    return jax.pmap(
+    mapped = jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=(None, None, 0, None),
@@ -87,6 +96,11 @@ def mapped_step(devices: tuple[Any, ...]) -> Callable[..., Any]:
         donate_argnums=1,
         devices=list(devices),
     )
+    options = compiler.options(devices[0].platform)
+    if options is None or jax.process_count() > 1:
+        return mapped
+    # pmap itself takes no options. Inside jit, it would not join the arrays of several hosts.
+    return jax.jit(mapped, donate_argnums=1, compiler_options=options)
 
 
 def pmap_predict(predict: Callable[..., Any], devices: Devices) -> Callable[..., Any]:

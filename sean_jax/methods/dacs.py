@@ -116,8 +116,9 @@ class DACS(SelfEnsembling):
         return lax.stop_gradient((jnp.argmax(logits, -1).astype(jnp.uint8), certain, inside))
 
     def masks(self, prediction: Prediction) -> dict[str, jax.Array]:
-        """SEAN's mask: where pseudo-labels count."""
-        return {"mask": prediction.attention > self.settings.attention_threshold}
+        """Where the teacher is certain, inside SEAN's mask."""
+        certain = jnp.max(jax.nn.softmax(prediction.logits), -1) >= self.settings.confidence_threshold
+        return {"certain": certain & (prediction.attention > self.settings.attention_threshold)}
 
     def mix(
         self,

@@ -93,6 +93,20 @@ def test_pseudo_labels_are_the_teachers_classes_at_the_images_size():
     assert 0.2 < np.mean(inside) < 0.8
 
 
+def test_pictures_show_where_the_teacher_is_certain_inside_the_mask():
+    prediction = _method().network.predict(steps.params(), steps.batch()["target_image"])
+    confidence = jax.nn.softmax(prediction.logits).max(-1)
+    median = float(jnp.median(confidence))
+
+    def certain(confidence_threshold: float, attention_threshold: float) -> np.ndarray:
+        thresholds = {"confidence_threshold": confidence_threshold, "attention_threshold": attention_threshold}
+        return np.asarray(_method(**thresholds).masks(prediction)["certain"])
+
+    assert certain(0.0, 0.0).all()
+    assert not certain(0.0, 1.0).any()
+    np.testing.assert_array_equal(certain(median, 0.0), confidence >= median)
+
+
 @pytest.mark.parametrize(("threshold", "weights"), [(0.0, {1.0}), (1.0, {0.0, 1.0})])
 def test_pseudo_labels_outside_the_mask_have_no_weight(monkeypatch, threshold, weights):
     """All pseudo-labels are certain, so each weighs 1 inside the mask; pasted pixels always do."""

@@ -75,5 +75,5 @@ def shown(trainings: Study) -> dict[str, Any]:
     """The settings of a study without folders, which differ between machines."""
     places = ("source_dir", "target_dir", "data_dir", "loader")
     settings = {name: value for name, value in trainings.settings.items() if name not in places}
-    files = ("classes", "init_weights")
+    files = ("source", "target", "classes", "init_weights")
     return {name: pathlib.Path(v).name if v and name in files else v for name, v in settings.items()}

@@ -216,9 +216,10 @@ def test_every_row_on_minicity_is_a_valid_quick_run(monkeypatch, tmp_path):
 def test_results_name_no_folder_of_the_machine(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     camvid, study = importlib.import_module("camvid"), importlib.import_module("study")
-    settings = {"classes": camvid.DAY, "init_weights": "/home/me/vgg16.pth", "source_dir": "/home/me/idda", "steps": 4}
-    shown = camvid.shown(study.Study(ROOT, settings, {}))
-    assert shown == {"classes": "camvid_day.toml", "init_weights": "vgg16.pth", "steps": 4}
+    settings = {"source": camvid.DAY, "target": "cityscapes", "classes": camvid.DAY, "init_weights": "/home/vgg16.pth"}
+    shown = camvid.shown(study.Study(ROOT, settings | {"source_dir": "/home/idda", "steps": 4}, {}))
+    names = {"source": "camvid_day.toml", "target": "cityscapes", "classes": "camvid_day.toml"}
+    assert shown == names | {"init_weights": "vgg16.pth", "steps": 4}
 
 
 def test_rows_are_compared_by_the_seeds_that_both_have(monkeypatch):

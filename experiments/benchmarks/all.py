@@ -1,13 +1,14 @@
 """Runs the benchmarks of step and evaluation, each in its own process, and prints their results with ratios to PyTorch.
 
     python experiments/benchmarks/all.py --torch=TORCH_PYTHON --out=benchmarks.json      one GPU, about 40 minutes
-    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=short              its main cases, about 5 minutes
-    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, about 5 minutes
+    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=short              its main cases and GPU tests
+    python experiments/benchmarks/all.py --torch=TORCH_PYTHON --scale=cpu                two CPU cores, 3 minutes
 
 TORCH_PYTHON is an interpreter with PyTorch (it needs no JAX; default: this one); --torch= leaves PyTorch out.
 measure.py times both frameworks in the same way after a warm-up: steps queued with one synchronisation at the end
 (median of three repeats), and steps that are each waited for (median). PyTorch's best variant is compared. A case that
-fails or runs out of memory is reported, and the others continue. --preset=paper times the paper's network.
+fails or runs out of memory is reported, and the others continue. --preset=paper times the paper's network. Other flags
+go to every case: --height=32 --width=64 --steps=1 --warmup=0 tries a GPU's scale on a CPU.
 """
 
 import argparse
@@ -114,12 +115,12 @@ def main() -> None:
     parser.add_argument("--scale", choices=["gpu", "short", "cpu"], default="gpu")
     parser.add_argument("--preset", choices=["reference", "paper"], default="reference")
     parser.add_argument("--out", type=pathlib.Path, help="all results as JSON")
-    args = parser.parse_args()
-    preset = [f"--preset={args.preset}"]
+    args, size = parser.parse_known_args()
+    preset = [f"--preset={args.preset}", *size]
     found: list[Record] = []
 
     if args.scale == "cpu":
-        small = [*preset, "--precision=float32", "--height=128", "--width=256", "--steps=6", "--warmup=2"]
+        small = ["--precision=float32", "--height=128", "--width=256", "--steps=6", "--warmup=2", *preset]
         eager = {name: TORCH_VARIANTS[name] for name in ("eager", "eager, channels_last, fused Adam")}
         compare(args.torch, "step", small, found, eager)
         compare(args.torch, "evaluation", small, found, {"eager": []})
@@ -129,10 +130,10 @@ def main() -> None:
         short(args.torch, preset, found, args.out)
     else:
         for precision, batch in GPU_STEPS:
-            case = [*preset, f"--precision={precision}", f"--batch={batch}"]
+            case = [f"--precision={precision}", f"--batch={batch}", *preset]
             compare(args.torch, "step", case, found, TORCH_VARIANTS)
         for batch in (1, 4):
-            case = [*preset, "--precision=bfloat16", f"--batch={batch}", "--steps=100"]
+            case = ["--precision=bfloat16", f"--batch={batch}", "--steps=100", *preset]
             compare(args.torch, "evaluation", case, found, TORCH_VARIANTS)
         memory_table(preset, found)
         pmap_over_jit([*preset, "--precision=bfloat16"], found)
@@ -144,10 +145,10 @@ def main() -> None:
 def short(python: str, preset: list[str], found: list[Record], out: pathlib.Path | None) -> None:
     """The main cases on a GPU, and a profile of the first; the first process starts cold, the last one warm."""
     steps = {
-        (precision, batch): [*preset, f"--precision={precision}", f"--batch={batch}", "--steps=60"]
+        (precision, batch): [f"--precision={precision}", f"--batch={batch}", "--steps=60", *preset]
         for precision, batch in SHORT_STEPS
     }
-    evaluation = [*preset, "--precision=bfloat16", "--batch=4", "--steps=100"]
+    evaluation = ["--precision=bfloat16", "--batch=4", "--steps=100", *preset]
     first = steps["bfloat16", 1]
     compile_with_torch(python, [steps[case] for case, variants in SHORT_STEPS.items() if variants], evaluation)
     with tempfile.TemporaryDirectory() as folder:
@@ -162,6 +163,11 @@ def short(python: str, preset: list[str], found: list[Record], out: pathlib.Path
     print("\nstart with a filled compilation cache; the first case above started without one", flush=True)
     show("sean_jax", warm, "s_to_first_step", "s_of_which_step")
     found.append(warm | {"variant": "start warm"})
+    pmap_over_jit(first, found)
+    if shutil.which("nvidia-smi"):
+        print("\npytest -m gpu", flush=True)
+        tests = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0"]
+        subprocess.run(tests, cwd=HERE.parents[1], env=os.environ | {"JAX_PLATFORMS": "cuda"}, check=False)
 
 
 def profile(flags: list[str], out: pathlib.Path) -> None:
@@ -188,7 +194,7 @@ def memory_table(preset: list[str], found: list[Record]) -> None:
         for name, flags in savers.items():
             if "4" in name and batch % 4:
                 continue
-            case = [*preset, f"--precision={precision}", f"--batch={batch}", "--steps=15", "--warmup=3", *flags]
+            case = [f"--precision={precision}", f"--batch={batch}", "--steps=15", "--warmup=3", *preset, *flags]
             record = run(sys.executable, "train_step.py", case)
             show(f"{precision}, {batch}+{batch}{name}", record, "peak_gib_allocator", "ms_queued", "images_per_s")
             found.append(record | {"variant": f"memory{name}"})

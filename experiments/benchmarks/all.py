@@ -159,11 +159,11 @@ def short(python: str, preset: list[str], found: list[Record], out: pathlib.Path
             if flags is first and out:
                 profile(flags, out)
         compare(python, "evaluation", evaluation, found, {COMPILED: TORCH_VARIANTS[COMPILED]})
+        pmap_over_jit([*first, *cached], found)
         warm = run(sys.executable, "train_step.py", [*first, *cached, "--steps=1", "--warmup=0"])
     print("\nstart with a filled compilation cache; the first case above started without one", flush=True)
     show("sean_jax", warm, "s_to_first_step", "s_of_which_step")
     found.append(warm | {"variant": "start warm"})
-    pmap_over_jit(first, found)
     if shutil.which("nvidia-smi"):
         print("\npytest -m gpu", flush=True)
         tests = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0"]

@@ -47,7 +47,8 @@ SCALES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 START_STEPS = {"cpu": 400, "gpu": 4000, "smoke": 4}
 QUIET = {"noise_std": 0.0}
-NOISY = {"noise_std": 25.5}  # the paper's
+NOISY = {"noise_std": 25.5}  # the paper's, on both domains
+TARGET_NOISE = NOISY | {"noise_domains": "target"}
 FAST_HEADS = {"head_learning_rate_factor": 10.0}
 SOURCE_ONLY = {"method": "source_only"} | QUIET
 RARE_CLASSES = {"source_sampling": "rare_classes"}
@@ -73,10 +74,16 @@ PARTS: dict[str, dict[str, study.Settings]] = {
         "source_only, noise": SOURCE_ONLY | NOISY,
         "sean": NOISY,
         "sean, no noise": QUIET,
+        "sean, noise on the target": TARGET_NOISE,
         "sean, reference": {"preset": "reference"},
         **{f"sean, tau {tau:g}": NOISY | {"attention_threshold": tau} for tau in (0.0, 0.1, 0.5, 0.7)},
         **{f"sean, lambda {weight:g}": NOISY | {"consistency_weight": weight} for weight in (3.0, 30.0, 300.0)},
         "sean, tau 0, lambda 30": NOISY | {"attention_threshold": 0.0, "consistency_weight": 30.0},
+        **{
+            f"sean, noise on the target, tau 0, lambda {weight:g}": TARGET_NOISE
+            | {"attention_threshold": 0.0, "consistency_weight": weight}
+            for weight in (30.0, 300.0)
+        },
     },
     "ablation": {
         "source_only": SOURCE_ONLY,

@@ -244,11 +244,15 @@ def test_methods_train_on_minicity(experiment, runs):
     """SEAN, CDA, CycleGAN, CyCADA and DACS train in tests of their own."""
     elsewhere = {"sean", "cda", "cyclegan", "cycada", "dacs"}
     methods = [name for name in METHODS if name not in elsewhere]
-    experiment("minicity.py", "--methods", *methods, "oracle")
-    rows = _cells(runs / "minicity/smoke/results/minicity.md")
-    assert [row for row in rows if "−" not in row][2:] == [*methods, "oracle"]
+    experiment("minicity.py", "--start_steps=4", "--settings", "log_every=1", "--methods", *methods, "oracle")
+    folder = runs / "minicity/smoke/start_4"
+    rows = _cells(folder / "results/minicity.md")
+    assert [row for row in rows if "−" not in row][2:] == ["start", *methods, "oracle"]
     for name in methods:
-        lines = (runs / f"minicity/smoke/{name}-seed0/metrics.jsonl").read_text().splitlines()
+        settings = json.loads((folder / f"{name}-seed0/config.json").read_text())["settings"]
+        assert settings["init_weights"] == str(folder / "start-seed0")
+        assert settings["log_every"] == 1
+        lines = (folder / f"{name}-seed0/metrics.jsonl").read_text().splitlines()
         losses = [value for line in lines for key, value in json.loads(line).items() if "loss" in key]
         assert losses
         assert np.isfinite(losses).all()

@@ -14,13 +14,15 @@ each of which can be interrupted and rerun:
   precision            sean in float32 and in bfloat16 (at a scale whose own precision is float32)
   learning_rate        how the learning rate was chosen, by daylight validation of source_only; not run by default
 
-`methods` uses seeds 0, 1 and 2, the others seed 0, unless --seeds is given.
+`methods` uses seeds 0, 1 and 2, the others seed 0, unless --seeds is given. With --start_steps=N, source_only trains
+for N steps first, once per seed, and each row goes on from there.
 
 Cost: --scale=cpu (width multiplier 1/8, 160x120) takes two to four minutes per training run on one core, 27 runs;
 --scale=gpu (full network, 480x352, bfloat16) is for one H100 and has not been run.
 Expected: no clear gain. experiments/README.md has the measured tables and conclusions.
 """
 
+import dataclasses
 import pathlib
 
 import camvid
@@ -85,10 +87,15 @@ def main() -> None:
     parts = {"choices": (*PARTS, "learning_rate"), "action": "append", "help": "default: everything, in this order"}
     every_row = dict.fromkeys(row for rows in PARTS.values() for row in rows)
     rows_flag = {"nargs": "+", "choices": list(every_row), "metavar": "ROW", "help": "default: all of the part"}
-    parser = camvid.parser(__doc__ or "", part=parts, rows=rows_flag)
+    start_flag = {"type": int, "default": 0, "help": "steps of source_only before each row; default: none"}
+    parser = camvid.parser(__doc__ or "", part=parts, rows=rows_flag, start_steps=start_flag)
     parser.set_defaults(seeds=None)
     args = parser.parse_args()
     trainings = camvid.study(args, SCORED, source=camvid.DAY, target=camvid.DUSK)
+    start = None
+    if args.start_steps:
+        start = SOURCE_ONLY | {"steps": args.start_steps}
+        trainings = dataclasses.replace(trainings, runs=trainings.runs / f"start_{args.start_steps}")
     out = pathlib.Path(args.out or trainings.runs / "results" / "day_to_dusk")
     for part in args.part or PARTS:
         if part == "learning_rate":
@@ -102,14 +109,13 @@ def main() -> None:
         if not rows:
             continue
         seeds = args.seeds or ([0, 1, 2] if part == "methods" else [0])
-        results = trainings.results(rows, seeds, {row: training(row) for row in rows})
+        results = trainings.results(rows, seeds, {row: training(row) for row in rows}, start)
         file = out.with_name(f"{out.name}_{part}")
         table = study.seeds_table(results, list(SCORED), SEEN)
         if part == "methods":
             table += "\n" + study.paired_rows(results, list(SCORED), PAIRS)
-        study.write(
-            file, table, study.small(results), scale=args.scale, protocol="all", settings=camvid.shown(trainings)
-        )
+        settings = camvid.shown(trainings) | {"start_steps": args.start_steps}
+        study.write(file, table, study.small(results), scale=args.scale, protocol="all", settings=settings)
         plots.dots(results, "dusk second half", file.with_suffix(".png"))
 
 

@@ -54,15 +54,12 @@ def main() -> None:
         folder /= f"start_{args.start_steps}"
     runs = study.Study(folder, SETTINGS[args.scale] | common, SCORED)
     rows = {name: ROWS[name] for name in args.methods or ROWS}
-    results: study.Results = {}
-    for seed in args.seeds:
-        started: study.Settings = {}
-        if args.start_steps:
-            start = {**START, "steps": args.start_steps}
-            results.setdefault("start", {})[seed] = runs.result("start", seed, start)
-            started = {**AFTER_START, "init_weights": str(runs.workdir("start", seed))}
-        for name, row in rows.items():
-            results.setdefault(name, {})[seed] = runs.result(name, seed, {**started, **row})
+    if args.start_steps:
+        start = {**START, "steps": args.start_steps}
+        results = runs.results({name: {**AFTER_START, **row} for name, row in rows.items()}, args.seeds, {}, start)
+        results = {"start": {seed: runs.result("start", seed, start) for seed in args.seeds}, **results}
+    else:
+        results = runs.results(rows, args.seeds, {})
     out = pathlib.Path(args.out or runs.runs / "results" / "minicity")
     table = study.seeds_table(results, list(SCORED))
     pairs = [(row, "source_only") for row in rows if row != "source_only"]

@@ -129,17 +129,25 @@ class Study:
         kept = [line["train/kept_pixels"] for line in lines if "train/kept_pixels" in line]
         return {"scores": scores, "kept_pixels": kept[-1] if kept else None}
 
-    def results(self, rows: Mapping[str, Settings], seeds: Sequence[int], trained: Mapping[str, str]) -> Results:
+    def results(
+        self,
+        rows: Mapping[str, Settings],
+        seeds: Sequence[int],
+        trained: Mapping[str, str],
+        start: Settings | None = None,
+    ) -> Results:
         """Results of all rows, seed by seed, so that an early stop leaves complete comparisons.
 
         Args:
           rows: row name → its own settings.
           trained: row name → name of its training run, where that differs.
+          start: of a run ``start`` for each seed, from whose network all rows go on; None: no such run.
         """
         found: Results = {row: {} for row in rows}
         for seed in seeds:
+            started = {"init_weights": str(self.train("start", seed, start))} if start else {}
             for row, settings in rows.items():
-                found[row][seed] = self.result(trained.get(row, row), seed, settings)
+                found[row][seed] = self.result(trained.get(row, row), seed, {**settings, **started})
         return found
 
 

@@ -5,8 +5,8 @@
 Uses the teachers of table2.py's runs (the first of --seeds), which are trained if they are missing. Writes
 figure3.png: four images spread over the validation split.
 
-Cost: almost nothing after table2.py; otherwise two training runs of 150,000 steps, one to two hours on one H100 by a
-prototype's step times.
+Cost: almost nothing after table2.py; otherwise two training runs of 150,000 steps, one to two hours on one H100 by
+the step times in benchmarks/README.md.
 Expected: adaptation repairs road and sidewalk. Nobody has run this command on the real data yet.
 --scale=smoke draws predictions of networks that have learned nothing, on the bundled synthetic data set.
 """

@@ -5,7 +5,7 @@
 Two training runs, of 500 and of 1,500 steps, whose first 500 are the same because the learning rate is constant. Writes
 figure4.png: four images spread over the validation split, attention from blue (0) to red (1).
 
-Cost: 2,000 steps, a minute or two on one H100 by a prototype's step times.
+Cost: 2,000 steps, less than a minute on one H100 by the step times in benchmarks/README.md.
 Expected: in the paper, attention is high on the road first, later on wider regions, and lowest on the sky. Nobody has
 run this command on the real data yet.
 --scale=smoke draws attention after two and four steps on the bundled synthetic data set.

@@ -183,7 +183,7 @@ def seeds_table(results: Results, scored: Sequence[str], held_out_from: Mapping[
     Args:
       held_out_from: row → scored sets whose labels it was trained on, on which it gets no score.
     """
-    lines = [" | ".join(["| method", "network", *scored, "kept pixels |"]), "| --- " * (3 + len(scored)) + "|"]
+    lines = [" | ".join(["| method", "network", *scored, "mask ratio |"]), "| --- " * (3 + len(scored)) + "|"]
     for row, seeds in results.items():
         for network in networks_of(results, row):
             cells = []

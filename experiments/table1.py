@@ -7,8 +7,8 @@ code of SEAN's authors, `--preset published` each system's own paper and network
 under protocol 16, with the mean over 13 classes beside it (protocol 13-of-16), and writes table1.md and table1.json. It
 can be interrupted and rerun.
 
-Cost: 56,000 steps per training run. By the step times of a prototype on one H100 (bfloat16 11 ms, TF32 25 ms; this code
-was not timed there) sean takes ten to twenty-five minutes, source_only less; three seeds of both take one and a half
+Cost: 56,000 steps per training run. By the step times on one H100 (bfloat16 11 ms, TF32 24 ms; benchmarks/README.md),
+sean takes ten to twenty-five minutes, source_only less; three seeds of both take one and a half
 to two hours. The other systems were not timed.
 Expected: sean 36 to 38 (the authors' README and the paper). Nobody has run this command on the real data yet.
 --scale=smoke runs everything on the bundled synthetic data set in a minute or two; its numbers mean nothing.

@@ -6,8 +6,8 @@ Runs whatever training is missing (seven systems or those of --methods, three se
 code of SEAN's authors, `--preset published` each system's own paper and network), scores on the 500 validation images
 under protocol 19, and writes table2.md and table2.json. It can be interrupted and rerun.
 
-Cost: 150,000 steps per training run. By the step times of a prototype on one H100 (bfloat16 11 ms, TF32 25 ms; this
-code was not timed there) sean takes half an hour to an hour, source_only less; three seeds of both take four to six
+Cost: 150,000 steps per training run. By the step times on one H100 (bfloat16 11 ms, TF32 24 ms; benchmarks/README.md),
+sean takes half an hour to an hour, source_only less; three seeds of both take four to six
 hours. The other systems were not timed.
 Expected: sean 34 to 36, source_only about 33 (the authors' README and a user of their code): a gain of one to three
 points, not the 14 points over the paper's NoAdapt row. Nobody has run this command on the real data yet.

@@ -1,7 +1,7 @@
 """Cross-city adaptation, CCA (Chen et al., "No More Discrimination", ICCV 2017): global and class-wise alignment.
 
-In class-wise alignment, one discriminator for each class tells the domains apart; a cell of the feature map weighs as
-much as the class takes of it, by the labels of the source and by the prediction of the target.
+In class-wise alignment, one discriminator for each class tells the domains apart; a cell of the feature map is
+weighted by the class's share of it, in the labels of the source and in the prediction of the target.
 """
 
 from collections.abc import Mapping

@@ -2,8 +2,7 @@
 
 A stage infers two properties of each target image from a network that was trained on the source
 (:mod:`sean_jax.run.properties`): its label distribution, and the labels of the superpixels that are easy to tell. The
-network then learns the source's labels, those superpixels' labels, and to predict label distributions like the inferred
-ones.
+network then learns the labels of the source, the labels of those superpixels, and the inferred label distributions.
 
 The code that inferred the properties was never published and its data are gone; :attr:`CDA.SUBSTITUTED` says what
 stands in for it. The losses are those of the published training code, whose quirks ``--preset=published`` follows.

@@ -1,4 +1,4 @@
-"""What the hosts of a run do one after the other."""
+"""Lets the hosts of a run do something one after the other."""
 
 import contextlib
 import itertools

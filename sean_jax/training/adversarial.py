@@ -1,4 +1,4 @@
-"""Losses of discriminators that tell two domains apart by position, and of a network that confuses them.
+"""Losses of discriminators that tell two domains apart at each position, and of a network that confuses them.
 
 Sums over a device's share of the batch; the caller divides them by counts over all devices.
 """

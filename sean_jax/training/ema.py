@@ -1,4 +1,4 @@
-"""The exponential moving average of the teacher, equation 7."""
+"""The teacher: an exponential moving average of the student (equation 7)."""
 
 from typing import Any
 

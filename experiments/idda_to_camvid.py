@@ -10,7 +10,7 @@ all rows have the same number of steps, batch size and schedule. The last checkp
 the parts:
 
   methods    a row for each method, the preset best, and the oracle
-  diagnosis  SEAN with other thresholds, weights and noise, and what source_only gains from them
+  diagnosis  SEAN with other thresholds, weights, noise and presets, and source_only with SEAN's noise
   ablation   what the parts of the preset best are worth
   source     how noise and learning rate were chosen: source_only from ImageNet, scored on the source's own split val
 

@@ -141,7 +141,7 @@ class Study:
         Args:
           rows: row name → its own settings.
           trained: row name → name of its training run, where that differs.
-          start: of a run ``start`` for each seed, from whose network all rows go on; None: no such run.
+          start: settings of a run that is trained first for each seed and whose network all rows start from.
         """
         found: Results = {row: {} for row in rows}
         for seed in seeds:
